@@ -1,0 +1,228 @@
+//! What the owner wants: `cluster.toml`, parsed once into an immutable [`Cluster`].
+//!
+//! Text comes in through [`Cluster::parse`]; what is wrong with it comes out as [`Finding`]s that
+//! name file, line, value and fix. Everything else in rekindle only reads a `Cluster`.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+
+use crate::mac::Mac;
+use crate::name::{DomainName, IfName, NodeName, OsName, Role, UserName};
+
+/// The whole of what the owner asked for. Every MAC, address and name in it is unique, every
+/// address lies in the private network and every node's os exists: [`Cluster::parse`] sees to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    network: Network,
+    systems: BTreeMap<OsName, Os>,
+    scheduler: Scheduler,
+    users: Vec<User>,
+    admin_keys: Vec<String>,
+    tries_max: u32,
+    nodes: BTreeMap<NodeName, Node>,
+    by_mac: BTreeMap<Mac, NodeName>,
+    by_ip: BTreeMap<Ipv4Addr, NodeName>,
+}
+
+/// The private wire and the master's place on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// The interface to the institute or home network. rekindle never answers there.
+    pub uplink: IfName,
+    /// The interface to the private switch, the only one rekindle answers on.
+    pub interface: IfName,
+    /// The master's own host name.
+    pub master: NodeName,
+    /// The master's address on the private interface.
+    pub address: Ipv4Addr,
+    /// The private subnet.
+    pub subnet: Ipv4Net,
+    /// Addresses that `node add` hands out when none is given.
+    pub workers: AddressRange,
+    /// Addresses lent to machines that are not in the cluster yet.
+    pub discovery: AddressRange,
+    /// The cluster's own DNS domain.
+    pub domain: DomainName,
+    /// Resolvers of the nodes. Empty: the master's address.
+    pub dns: Vec<Ipv4Addr>,
+    /// Whether workers may reach hosts behind the uplink (S9).
+    pub internet: bool,
+    /// Whether machines that are unknown and do not boot from the network (laptops, BMCs) get a
+    /// lease too. Off: they meet silence.
+    pub strangers: bool,
+}
+
+/// An inclusive range of addresses inside the subnet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressRange {
+    /// First address.
+    pub first: Ipv4Addr,
+    /// Last address, never below the first.
+    pub last: Ipv4Addr,
+}
+
+/// One install tree and what goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Os {
+    /// Folder with `.treeinfo`.
+    pub tree: PathBuf,
+    /// The cluster's own package repository for this os, when there is one.
+    pub repo: Option<PathBuf>,
+    /// Public keys that packages of tree and repo are signed with. Empty: `RPM-GPG-KEY*` of the tree.
+    pub gpg_keys: Vec<PathBuf>,
+}
+
+/// Which batch system the nodes join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    /// Torque: `pbs_mom` on the nodes, `pbs_server` on the master.
+    Torque,
+    /// No batch system.
+    None,
+}
+
+/// An ordinary user who exists on every node with the same uid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Login name.
+    pub name: UserName,
+    /// uid and gid, at least 1000.
+    pub uid: u32,
+}
+
+/// How the one disk that may be written is chosen. Removable and USB disks never are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskRule {
+    /// The smallest fixed disk of at least this many GiB.
+    Smallest {
+        /// Lower bound in GiB.
+        min_gib: u32,
+    },
+    /// The disk with this serial number, whatever its size.
+    Serial(String),
+}
+
+/// A machine of the cluster. Defaults are already filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Host name.
+    pub name: NodeName,
+    /// Hardware address of the card it boots from; its identity.
+    pub mac: Mac,
+    /// Its fixed address.
+    pub ip: Ipv4Addr,
+    /// What is installed on it.
+    pub os: OsName,
+    /// What it is for.
+    pub roles: Vec<Role>,
+    /// Olson time zone name.
+    pub timezone: String,
+    /// Console keyboard map.
+    pub keyboard: String,
+    /// Locale.
+    pub language: String,
+    /// Further kernel arguments, for installer and installed system.
+    pub kernel_args: Vec<String>,
+    /// Further packages.
+    pub packages: Vec<String>,
+    /// Which disk it is installed on.
+    pub disk: DiskRule,
+}
+
+/// The parts a [`Cluster`] is assembled from, after every one of them was checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) network: Network,
+    pub(crate) systems: BTreeMap<OsName, Os>,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) users: Vec<User>,
+    pub(crate) admin_keys: Vec<String>,
+    pub(crate) tries_max: u32,
+    pub(crate) nodes: Vec<Node>,
+}
+
+impl Cluster {
+    /// Builds the indexes. Uniqueness was checked before, line by line, with better words.
+    pub(crate) fn assemble(parts: Parts) -> Self {
+        let Parts { network, systems, scheduler, users, admin_keys, tries_max, nodes } = parts;
+        let by_mac = nodes.iter().map(|node| (node.mac, node.name.clone())).collect();
+        let by_ip = nodes.iter().map(|node| (node.ip, node.name.clone())).collect();
+        let nodes = nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
+        Self { network, systems, scheduler, users, admin_keys, tries_max, nodes, by_mac, by_ip }
+    }
+
+    /// The private wire.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Install trees by name.
+    pub fn systems(&self) -> &BTreeMap<OsName, Os> {
+        &self.systems
+    }
+
+    /// The batch system.
+    pub fn scheduler(&self) -> Scheduler {
+        self.scheduler
+    }
+
+    /// Ordinary users.
+    pub fn users(&self) -> &[User] {
+        &self.users
+    }
+
+    /// Public keys (OpenSSH one-line form, checked) that may log in to every node as root.
+    pub fn admin_keys(&self) -> &[String] {
+        &self.admin_keys
+    }
+
+    /// How often one arming may release a kickstart before the node is held.
+    pub fn tries_max(&self) -> u32 {
+        self.tries_max
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// The node of that name.
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// The node whose card has this address.
+    pub fn node_by_mac(&self, mac: Mac) -> Option<&Node> {
+        self.by_mac.get(&mac).and_then(|name| self.nodes.get(name))
+    }
+
+    /// The node that owns this IP address.
+    pub fn node_by_ip(&self, ip: Ipv4Addr) -> Option<&Node> {
+        self.by_ip.get(&ip).and_then(|name| self.nodes.get(name))
+    }
+}
+
+impl Network {
+    /// Resolvers as the nodes get them.
+    pub fn resolvers(&self) -> Vec<Ipv4Addr> {
+        if self.dns.is_empty() { vec![self.address] } else { self.dns.clone() }
+    }
+}
+
+impl AddressRange {
+    /// Whether the range holds `ip`.
+    pub fn contains(&self, ip: Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&ip)
+    }
+
+    /// Every address, lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = Ipv4Addr> + use<> {
+        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod sample;
