@@ -1,1 +1,3 @@
+//! `rekindle`: arguments in, exit code out.
+
 fn main() {}

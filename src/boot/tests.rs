@@ -1,0 +1,129 @@
+use super::*;
+use crate::cluster::sample::{cluster, mac};
+use crate::stage::Event;
+use crate::stage::Report;
+use crate::stage::tests::{RELEASED, SCRIPT, pre, reported, state};
+
+const IPXE: Asker = Asker::Ipxe { arch: Arch::Bios, http: true };
+const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 10);
+const POOL: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 200);
+
+fn plan_of(events: &[Event], last: u8, ip: Ipv4Addr) -> Option<Plan> {
+    let machine = Machine { mac: mac(last), asker: IPXE, ip: Some(ip) };
+    decide(&cluster(), &state(events), &machine).plan()
+}
+
+#[test]
+fn firmware_is_led_to_a_loader_it_can_run() {
+    let (cluster, state) = (cluster(), State::default());
+    for (asker, expected) in [
+        (Asker::Rom(Arch::Bios), Decision::Chainload(Loader::Undionly)),
+        (Asker::Rom(Arch::UefiX64), Decision::Chainload(Loader::SnponlyX64)),
+        (Asker::HttpBoot(Arch::UefiX64), Decision::Chainload(Loader::SnponlyX64)),
+        (Asker::Ipxe { arch: Arch::Bios, http: false }, Decision::Chainload(Loader::Undionly)),
+        (Asker::Rom(Arch::UefiIa32), Decision::NoLoader(Arch::UefiIa32)),
+        (Asker::System, Decision::Address),
+    ] {
+        assert_eq!(decide(&cluster, &state, &Machine { mac: mac(1), asker, ip: None }), expected);
+    }
+}
+
+#[test]
+fn a_laptop_meets_silence_and_a_blank_stranger_a_hold_screen() {
+    let (cluster, state) = (cluster(), State::default());
+    let stranger = |asker| decide(&cluster, &state, &Machine { mac: mac(99), asker, ip: None });
+    assert_eq!(stranger(Asker::System), Decision::Ignore(Ignored::Stranger));
+    assert_eq!(stranger(IPXE), Decision::Hold(Hold::Unknown));
+}
+
+#[test]
+fn only_an_armed_node_is_installed() {
+    assert_eq!(plan_of(&[], 1, OWN), Some(Plan::Local));
+    assert_eq!(plan_of(&[Event::Armed], 1, OWN), Some(Plan::Install));
+    assert_eq!(plan_of(&[Event::Armed, Event::Disarmed], 1, OWN), Some(Plan::Local));
+    assert_eq!(plan_of(&[Event::Armed], 2, OWN), Some(Plan::Local), "another node's arming");
+}
+
+#[test]
+fn an_installed_node_boots_its_disk_for_ever() {
+    let installed = reported(Report::Installed);
+    let mut events = vec![Event::Armed, SCRIPT, RELEASED, pre(), installed];
+    for _ in 0..50 {
+        assert_eq!(plan_of(&events, 1, OWN), Some(Plan::Local));
+        events.push(Event::ScriptSent { plan: Plan::Local });
+    }
+}
+
+#[test]
+fn a_node_that_never_reports_is_held_after_its_tries() {
+    let mut events = vec![Event::Armed];
+    for _ in 0..3 {
+        assert_eq!(plan_of(&events, 1, OWN), Some(Plan::Install));
+        events.extend([SCRIPT, RELEASED]);
+    }
+    assert_eq!(plan_of(&events, 1, OWN), Some(Plan::Hold));
+    events.push(Event::ScriptSent { plan: Plan::Hold });
+    assert_eq!(plan_of(&events, 1, OWN), Some(Plan::Hold));
+    events.push(Event::Armed);
+    assert_eq!(plan_of(&events, 1, OWN), Some(Plan::Install), "its owner allows it again");
+}
+
+#[test]
+fn a_node_that_never_fetches_its_kickstart_is_held_too() {
+    let mut events = vec![Event::Armed];
+    events.extend((0..BOOTS_MAX).map(|_| SCRIPT));
+    assert_eq!(plan_of(&events, 1, OWN), Some(Plan::Hold));
+}
+
+#[test]
+fn a_new_node_at_a_pool_address_must_ask_for_its_own_first() {
+    assert_eq!(plan_of(&[Event::Armed], 1, POOL), Some(Plan::Hold));
+}
+
+fn kickstart(events: &[Event], arm: u64, peer: Ipv4Addr, now: TimestampMs) -> Result<(), Refusal> {
+    match release_kickstart(&cluster(), &state(events), Grant { mac: mac(1), arm }, peer, now) {
+        Release::Granted(node) => {
+            assert_eq!(node.mac, mac(1));
+            Ok(())
+        }
+        Release::Refused(refusal) => Err(refusal),
+    }
+}
+
+#[test]
+fn a_kickstart_is_released_to_its_node_until_the_next_stage() {
+    let booted = vec![Event::Armed, SCRIPT];
+    let stranger = Err(Refusal::WrongAddress { expected: OWN });
+    assert_eq!(kickstart(&booted, 1, OWN, 3000), Ok(()));
+    assert_eq!(kickstart(&booted, 1, POOL, 3000), stranger);
+    assert_eq!(kickstart(&booted, 2, OWN, 3000), Err(Refusal::Over));
+    assert_eq!(kickstart(&booted, 1, OWN, 2000 + WINDOW_MS + 1), Err(Refusal::Passed));
+
+    let again = [&booted[..], &[RELEASED]].concat();
+    assert_eq!(kickstart(&again, 1, OWN, 3000), Ok(()), "two NICs, curl --retry");
+    let past = [&again[..], &[pre()]].concat();
+    assert_eq!(kickstart(&past, 1, OWN, 5000), Err(Refusal::Passed));
+    let power_cut = [&past[..], &[SCRIPT]].concat();
+    assert_eq!(kickstart(&power_cut, 1, OWN, 6000), Ok(()));
+    let done = [&past[..], &[reported(Report::Installed)]].concat();
+    assert_eq!(kickstart(&done, 1, OWN, 5000), Err(Refusal::Over));
+}
+
+#[test]
+fn a_kickstart_needs_its_script_first() {
+    assert_eq!(kickstart(&[Event::Armed], 1, OWN, 1000), Err(Refusal::Passed));
+}
+
+#[test]
+fn secrets_leave_only_while_the_installer_runs() {
+    let secret = |events: &[Event]| {
+        let grant = Grant { mac: mac(1), arm: 1 };
+        matches!(release_secret(&cluster(), &state(events), grant, OWN), Release::Granted(_))
+    };
+    let mut events = vec![Event::Armed, SCRIPT];
+    assert!(!secret(&events));
+    events.extend([RELEASED, pre(), reported(Report::Post)]);
+    assert!(secret(&events));
+    events.push(reported(Report::Installed));
+    assert!(!secret(&events));
+}

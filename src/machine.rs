@@ -1,0 +1,117 @@
+//! Who is asking: the facts a packet or request tells about the hardware that sent it.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mac::Mac;
+
+/// Any hardware that asks to boot, as one packet shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// The address of the card that asked.
+    pub mac: Mac,
+    /// What program on it asked.
+    pub asker: Asker,
+    /// The address it asked from, when it already has one.
+    pub ip: Option<Ipv4Addr>,
+}
+
+/// The program that asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// A PXE ROM or UEFI's PXE client (option 60 `PXEClient`, or option 93 present).
+    Rom(Arch),
+    /// UEFI HTTP boot (option 60 `HTTPClient`).
+    HttpBoot(Arch),
+    /// iPXE (option 77), with or without HTTP support (option 175.19).
+    Ipxe {
+        /// What it runs on.
+        arch: Arch,
+        /// Whether it can fetch by HTTP.
+        http: bool,
+    },
+    /// A booted system or installer: it wants an address and nothing else.
+    System,
+}
+
+/// Client architecture, option 93 (RFC 4578 section 2.1 with erratum 4624, IANA's list).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arch {
+    /// x86 BIOS: 0, or 20 by HTTP.
+    Bios,
+    /// 32-bit UEFI: 6, or 15 by HTTP.
+    UefiIa32,
+    /// 64-bit UEFI: 7 and 9 (firmware sends either), or 16 and 17 by HTTP.
+    UefiX64,
+    /// 64-bit ARM UEFI: 11, or 19 by HTTP.
+    UefiArm64,
+    /// Anything else.
+    Other(u16),
+}
+
+impl Arch {
+    /// Reads the number of option 93.
+    pub fn from_code(code: u16) -> Self {
+        match code {
+            0 | 20 => Self::Bios,
+            6 | 15 => Self::UefiIa32,
+            7 | 9 | 16 | 17 => Self::UefiX64,
+            11 | 19 => Self::UefiArm64,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bios => f.write_str("bios"),
+            Self::UefiIa32 => f.write_str("uefi-ia32"),
+            Self::UefiX64 => f.write_str("uefi-x64"),
+            Self::UefiArm64 => f.write_str("uefi-arm64"),
+            Self::Other(code) => write!(f, "arch-{code}"),
+        }
+    }
+}
+
+/// The first program a firmware loads (the PXE specification's NBP). A closed set: no name from
+/// the network ever becomes a file name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loader {
+    /// iPXE on the card's own UNDI driver, for BIOS.
+    Undionly,
+    /// iPXE on the firmware's own network driver, for 64-bit UEFI.
+    SnponlyX64,
+}
+
+impl Loader {
+    /// Every loader there is.
+    pub const ALL: [Self; 2] = [Self::Undionly, Self::SnponlyX64];
+
+    /// The loader for an architecture, when there is one.
+    pub fn for_arch(arch: Arch) -> Option<Self> {
+        match arch {
+            Arch::Bios => Some(Self::Undionly),
+            Arch::UefiX64 => Some(Self::SnponlyX64),
+            Arch::UefiIa32 | Arch::UefiArm64 | Arch::Other(_) => None,
+        }
+    }
+
+    /// The name it is asked for by TFTP and HTTP.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Undionly => "undionly.kpxe",
+            Self::SnponlyX64 => "snponly.efi",
+        }
+    }
+}
+
+impl fmt::Display for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.file_name())
+    }
+}

@@ -1,0 +1,401 @@
+//! What happened: journal entries, and the pure fold of them that is a node's state.
+//!
+//! Entries come in one at a time in journal order through [`State::apply`]; [`State`] comes out.
+//! Nothing else in rekindle changes a stage.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mac::Mac;
+use crate::machine::{Arch, Loader};
+
+/// Milliseconds since 1970-01-01 UTC.
+pub type TimestampMs = u64;
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Position in the journal, from 1, never reused.
+    pub seq: u64,
+    /// When it was written, by the master's clock.
+    pub at_ms: TimestampMs,
+    /// Whose event it is.
+    pub mac: Mac,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Everything that can happen to a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The owner allows one installation. The entry's `seq` names this arming.
+    Armed,
+    /// The owner took the permission back.
+    Disarmed,
+    /// A machine that is not in the cluster asked to boot.
+    Seen {
+        /// What it runs on.
+        arch: Arch,
+        /// The address it was lent.
+        ip: Ipv4Addr,
+    },
+    /// A loader was sent whole.
+    LoaderSent {
+        /// Which.
+        loader: Loader,
+        /// Its size.
+        bytes: u64,
+    },
+    /// An iPXE script was handed out.
+    ScriptSent {
+        /// What it makes the machine do.
+        plan: Plan,
+    },
+    /// The kickstart of an arming was released. Durable before its first byte leaves.
+    Released {
+        /// The arming.
+        arm: u64,
+    },
+    /// The node told us how far it is.
+    Reported {
+        /// The arming whose token it showed.
+        arm: u64,
+        /// How far.
+        report: Report,
+    },
+}
+
+/// What a script makes a machine do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Plan {
+    /// Run the installer.
+    Install,
+    /// Boot the local disk.
+    Local,
+    /// Wait, and say on the screen for what.
+    Hold,
+}
+
+/// What a node reports about its installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "kebab-case")]
+pub enum Report {
+    /// `%pre` runs.
+    Pre {
+        /// Kernel, memory, whatever it says of itself.
+        detail: String,
+    },
+    /// The disk is chosen and about to be written.
+    Disk {
+        /// Which.
+        detail: String,
+    },
+    /// Packages are going in.
+    Packages {
+        /// Installed so far.
+        done: u32,
+        /// In all.
+        total: u32,
+    },
+    /// `%post` runs.
+    Post,
+    /// The installer is through; the disk boots from now on.
+    Installed,
+    /// The installed system came up.
+    FirstBoot {
+        /// Kernel, cores, whatever it says of itself.
+        detail: String,
+    },
+    /// The installer gave up.
+    Failed {
+        /// The tail of its log.
+        log: String,
+    },
+}
+
+/// How far a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// In the cluster, never armed: it boots its own disk.
+    Idle,
+    /// Armed; nothing was heard from it yet.
+    Waiting,
+    /// Loads its first program.
+    Loader,
+    /// Has the script that starts the installer.
+    Script,
+    /// Has its kickstart.
+    Kickstart,
+    /// The installer looks at the machine.
+    Pre,
+    /// The disk is being prepared.
+    Disk,
+    /// Packages are going in.
+    Packages,
+    /// The installer finishes.
+    Post,
+    /// Installed; its first boot is awaited.
+    Installed,
+    /// Its installed system came up and reported.
+    Ready,
+    /// The installer gave up; the next boot tries again.
+    Failed,
+    /// Tried often enough; waits for its owner.
+    Held,
+}
+
+impl Stage {
+    /// The word users see.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Loader => "loader",
+            Self::Script => "script",
+            Self::Kickstart => "kickstart",
+            Self::Pre => "pre",
+            Self::Disk => "disk",
+            Self::Packages => "packages",
+            Self::Post => "post",
+            Self::Installed => "installed",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+            Self::Held => "held",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// Fold of the journal. A flood of strangers cannot grow it past [`SEEN_MAX`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    nodes: BTreeMap<Mac, Progress>,
+    seen: BTreeMap<Mac, Sighting>,
+    last_seq: u64,
+}
+
+/// How many unknown machines are remembered; the longest unseen goes first.
+pub const SEEN_MAX: usize = 256;
+
+/// A machine that is not in the cluster and asked to boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting {
+    /// What it runs on.
+    pub arch: Arch,
+    /// The address it was lent last.
+    pub ip: Ipv4Addr,
+    /// First time.
+    pub first_ms: TimestampMs,
+    /// Last time that was written down.
+    pub last_ms: TimestampMs,
+}
+
+/// One machine's way through its installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// How far it is.
+    pub stage: Stage,
+    /// Since when.
+    pub since_ms: TimestampMs,
+    /// The permission to install, until it is used up.
+    pub arm: Option<Arm>,
+    /// The arming whose installed system has not reported its first boot yet.
+    pub awaited: Option<u64>,
+    /// Packages installed and in all, once known.
+    pub packages: Option<(u32, u32)>,
+    /// What it last said of itself.
+    pub detail: String,
+}
+
+/// A permission to install once. The same arming covers repeated tries, up to the cluster's limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arm {
+    /// The journal position of the arming; tokens are derived from it.
+    pub seq: u64,
+    /// Scripts handed out that start the installer.
+    pub boots: u32,
+    /// Kickstarts released, not counting repeated requests of one boot.
+    pub tries: u32,
+    /// When the last install script was handed out, while its kickstart may still be asked for.
+    pub window_ms: Option<TimestampMs>,
+}
+
+impl State {
+    /// Folds entries, oldest first.
+    pub fn from_entries<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
+        let mut state = Self::default();
+        for entry in entries {
+            state.apply(entry);
+        }
+        state
+    }
+
+    /// The last entry folded in.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// What is known of a machine; `None` when it was never armed and never booted through us.
+    pub fn progress(&self, mac: Mac) -> Option<&Progress> {
+        self.nodes.get(&mac)
+    }
+
+    /// Every machine with progress.
+    pub fn all(&self) -> impl Iterator<Item = (Mac, &Progress)> {
+        self.nodes.iter().map(|(mac, progress)| (*mac, progress))
+    }
+
+    /// Machines that asked to boot and are not in the cluster, as far as the journal tells.
+    pub fn seen(&self) -> impl Iterator<Item = (Mac, &Sighting)> {
+        self.seen.iter().map(|(mac, sighting)| (*mac, sighting))
+    }
+
+    /// When a machine that is not in the cluster was last written down.
+    pub fn sighting(&self, mac: Mac) -> Option<&Sighting> {
+        self.seen.get(&mac)
+    }
+
+    /// Takes the next entry. Entries at or below [`Self::last_seq`] are ignored.
+    pub fn apply(&mut self, entry: &Entry) {
+        if entry.seq <= self.last_seq {
+            return;
+        }
+        self.last_seq = entry.seq;
+        if let Event::Seen { arch, ip } = entry.event {
+            self.saw(entry, arch, ip);
+            return;
+        }
+        let progress =
+            self.nodes.entry(entry.mac).or_insert_with(|| Progress::new(Stage::Idle, entry.at_ms));
+        progress.apply(entry);
+    }
+
+    fn saw(&mut self, entry: &Entry, arch: Arch, ip: Ipv4Addr) {
+        let (at, first) = (entry.at_ms, self.seen.get(&entry.mac).map(|seen| seen.first_ms));
+        let sighting = Sighting { arch, ip, first_ms: first.unwrap_or(at), last_ms: at };
+        self.seen.insert(entry.mac, sighting);
+        if self.seen.len() > SEEN_MAX {
+            let oldest = self.seen.iter().min_by_key(|(_, seen)| seen.last_ms).map(|(mac, _)| *mac);
+            if let Some(mac) = oldest {
+                self.seen.remove(&mac);
+            }
+        }
+    }
+}
+
+impl Progress {
+    fn new(stage: Stage, since_ms: TimestampMs) -> Self {
+        let detail = String::new();
+        Self { stage, since_ms, arm: None, awaited: None, packages: None, detail }
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        let (seq, at) = (entry.seq, entry.at_ms);
+        match &entry.event {
+            Event::Armed => {
+                *self = Self::new(Stage::Waiting, at);
+                self.arm = Some(Arm { seq, boots: 0, tries: 0, window_ms: None });
+            }
+            Event::Disarmed => {
+                self.arm = None;
+                self.enter(Stage::Idle, at);
+            }
+            Event::LoaderSent { .. } => {
+                if self.arm.is_some() && self.stage != Stage::Held {
+                    self.enter(Stage::Loader, at);
+                }
+            }
+            Event::ScriptSent { plan } => self.script(*plan, at),
+            Event::Released { arm } => self.released(*arm, at),
+            Event::Reported { arm, report } => self.reported(*arm, report, at),
+            Event::Seen { .. } => {}
+        }
+    }
+
+    fn enter(&mut self, stage: Stage, at: TimestampMs) {
+        if self.stage != stage {
+            self.stage = stage;
+            self.since_ms = at;
+        }
+    }
+
+    fn script(&mut self, plan: Plan, at: TimestampMs) {
+        let Some(arm) = &mut self.arm else { return };
+        match plan {
+            Plan::Install => {
+                arm.boots += 1;
+                arm.window_ms = Some(at);
+                self.packages = None;
+                self.enter(Stage::Script, at);
+            }
+            Plan::Hold => {
+                arm.window_ms = None;
+                self.enter(Stage::Held, at);
+            }
+            Plan::Local => {}
+        }
+    }
+
+    /// Counts the first release of a boot as a try; the same boot may ask again.
+    fn released(&mut self, seq: u64, at: TimestampMs) {
+        let Some(arm) = self.arm.as_mut().filter(|arm| arm.seq == seq) else { return };
+        if self.stage == Stage::Script {
+            arm.tries += 1;
+        }
+        self.enter(Stage::Kickstart, at);
+    }
+
+    fn reported(&mut self, seq: u64, report: &Report, at: TimestampMs) {
+        if self.awaited == Some(seq) {
+            if let Report::FirstBoot { detail } = report {
+                self.awaited = None;
+                self.detail.clone_from(detail);
+                self.enter(Stage::Ready, at);
+            }
+            return;
+        }
+        let Some(arm) = self.arm.as_mut().filter(|arm| arm.seq == seq) else { return };
+        // The installer is past its kickstart: whoever asks for it now is somebody else.
+        arm.window_ms = None;
+        match report {
+            Report::Pre { detail } => self.say(Stage::Pre, detail, at),
+            Report::Disk { detail } => self.say(Stage::Disk, detail, at),
+            Report::Packages { done, total } => {
+                self.packages = Some((*done, *total));
+                self.enter(Stage::Packages, at);
+            }
+            Report::Post => self.enter(Stage::Post, at),
+            Report::Failed { log } => self.say(Stage::Failed, log, at),
+            Report::Installed => {
+                self.arm = None;
+                self.awaited = Some(seq);
+                self.enter(Stage::Installed, at);
+            }
+            // The report of `installed` was lost, yet the system runs: the arming is used up.
+            Report::FirstBoot { detail } => {
+                self.arm = None;
+                self.say(Stage::Ready, detail, at);
+            }
+        }
+    }
+
+    fn say(&mut self, stage: Stage, detail: &str, at: TimestampMs) {
+        detail.clone_into(&mut self.detail);
+        self.enter(stage, at);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,115 @@
+use super::*;
+use crate::cluster::sample::mac;
+
+/// Writes a journal as a dialogue: each event gets the next number and one second later.
+pub(crate) fn journal(events: &[Event]) -> Vec<Entry> {
+    let entry = |(index, event): (usize, &Event)| {
+        let seq = index as u64 + 1;
+        Entry { seq, at_ms: seq * 1000, mac: mac(1), event: event.clone() }
+    };
+    events.iter().enumerate().map(entry).collect()
+}
+
+pub(crate) fn state(events: &[Event]) -> State {
+    State::from_entries(&journal(events))
+}
+
+pub(crate) const SCRIPT: Event = Event::ScriptSent { plan: Plan::Install };
+pub(crate) const RELEASED: Event = Event::Released { arm: 1 };
+
+pub(crate) fn reported(report: Report) -> Event {
+    Event::Reported { arm: 1, report }
+}
+
+pub(crate) fn pre() -> Event {
+    reported(Report::Pre { detail: String::new() })
+}
+
+fn check(events: &[Event], stage: Stage, tries: Option<u32>) {
+    let state = state(events);
+    let progress = state.progress(mac(1)).expect("progress");
+    assert_eq!((progress.stage, progress.arm.map(|arm| arm.tries)), (stage, tries), "{events:?}");
+}
+
+#[test]
+fn an_installation_walks_through_its_stages_and_uses_its_arming_up() {
+    let loader = Event::LoaderSent { loader: Loader::Undionly, bytes: 74_213 };
+    let ready = reported(Report::FirstBoot { detail: "6.1".to_owned() });
+    let mut events = vec![];
+    for (event, stage, tries) in [
+        (Event::Armed, Stage::Waiting, Some(0)),
+        (loader, Stage::Loader, Some(0)),
+        (SCRIPT, Stage::Script, Some(0)),
+        (RELEASED, Stage::Kickstart, Some(1)),
+        (RELEASED, Stage::Kickstart, Some(1)),
+        (pre(), Stage::Pre, Some(1)),
+        (reported(Report::Packages { done: 3, total: 219 }), Stage::Packages, Some(1)),
+        (reported(Report::Post), Stage::Post, Some(1)),
+        (reported(Report::Installed), Stage::Installed, None),
+        (ready, Stage::Ready, None),
+    ] {
+        events.push(event);
+        check(&events, stage, tries);
+    }
+}
+
+#[test]
+fn every_boot_that_takes_a_kickstart_is_a_try() {
+    check(&[Event::Armed, SCRIPT, RELEASED, pre(), SCRIPT, RELEASED], Stage::Kickstart, Some(2));
+}
+
+#[test]
+fn a_report_with_an_old_token_changes_nothing() {
+    let old = Event::Reported { arm: 1, report: Report::Installed };
+    check(&[Event::Armed, Event::Disarmed, Event::Armed, old], Stage::Waiting, Some(0));
+}
+
+#[test]
+fn a_first_boot_counts_as_installed_when_that_report_was_lost() {
+    let first = reported(Report::FirstBoot { detail: String::new() });
+    check(&[Event::Armed, SCRIPT, RELEASED, pre(), first], Stage::Ready, None);
+}
+
+#[test]
+fn an_installed_node_that_boots_by_network_stays_ready() {
+    let loader = Event::LoaderSent { loader: Loader::Undionly, bytes: 1 };
+    let first = reported(Report::FirstBoot { detail: String::new() });
+    let local = Event::ScriptSent { plan: Plan::Local };
+    let installed = reported(Report::Installed);
+    check(&[Event::Armed, SCRIPT, RELEASED, installed, first, loader, local], Stage::Ready, None);
+}
+
+#[test]
+fn the_first_boot_report_is_taken_once() {
+    let first = |text: &str| reported(Report::FirstBoot { detail: text.to_owned() });
+    let installed = reported(Report::Installed);
+    let state = state(&[Event::Armed, SCRIPT, RELEASED, installed, first("a"), first("b")]);
+    assert_eq!(state.progress(mac(1)).map(|progress| progress.detail.as_str()), Some("a"));
+}
+
+#[test]
+fn a_flood_of_strangers_is_forgotten_oldest_first() {
+    let mut state = State::default();
+    for seq in 1..=1000_u64 {
+        let [.., a, b] = seq.to_be_bytes();
+        let mac = Mac::from_wire([2, 0, 0, 0, a, b]).expect("mac");
+        let event = Event::Seen { arch: Arch::Bios, ip: Ipv4Addr::new(192, 168, 10, 200) };
+        state.apply(&Entry { seq, at_ms: seq, mac, event });
+    }
+    assert_eq!(state.seen().count(), SEEN_MAX);
+    assert!(state.seen().all(|(_, seen)| seen.last_ms > 1000 - SEEN_MAX as u64));
+}
+
+#[test]
+fn entries_survive_the_journal_as_json() {
+    for entry in journal(&[
+        Event::Armed,
+        Event::Seen { arch: Arch::UefiX64, ip: Ipv4Addr::new(192, 168, 10, 200) },
+        SCRIPT,
+        reported(Report::Packages { done: 1, total: 2 }),
+        reported(Report::Failed { log: "line\n\"quoted\"".to_owned() }),
+    ]) {
+        let text = serde_json::to_string(&entry).expect("json");
+        assert_eq!(serde_json::from_str::<Entry>(&text).expect("entry"), entry, "{text}");
+    }
+}
