@@ -13,5 +13,7 @@ pub mod cluster;
 pub mod media;
 pub mod stage;
 
+pub mod journal;
+
 pub mod boot;
 pub mod trust;
