@@ -17,3 +17,5 @@ pub mod journal;
 
 pub mod boot;
 pub mod trust;
+
+pub mod http;

@@ -1,6 +1,14 @@
 //! Install trees: the text of a `.treeinfo` -> what kickstarts and scripts need to know of it.
+//!
+//! [`Tree::parse`] is pure; [`load`] looks at the folder.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
+
+use ini::Ini;
+
+use crate::cluster::Os;
+use crate::name::OsName;
 
 /// The generation of Anaconda a tree installs with: it decides which kickstart is rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,8 +23,7 @@ pub enum Release {
     El10,
 }
 
-/// What is known of an install tree. Paths are relative to the tree's root and were checked to
-/// stay inside it.
+/// What is known of an install tree. Paths are relative to the tree's root and stay inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
     /// Like `AlmaLinux 9.8`.
@@ -29,8 +36,207 @@ pub struct Tree {
     pub initrd: String,
     /// The package repositories inside the tree: name and path (empty: the root), base first.
     pub repos: Vec<(String, String)>,
-    /// Package-signing keys found in the tree's root (file names), or given by the owner.
+    /// File names under `/keys/OS/` of the keys that packages are signed with.
     pub gpg_keys: Vec<String>,
+}
+
+/// Why a folder cannot be installed from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadTree {
+    /// No such folder, or no `.treeinfo` in it.
+    #[error(
+        "os `{os}`: no install tree in {dir}: {reason}; copy the whole DVD there (with its hidden .treeinfo)"
+    )]
+    Missing {
+        /// Whose tree.
+        os: OsName,
+        /// The folder.
+        dir: PathBuf,
+        /// The system's word.
+        reason: String,
+    },
+    /// The description does not do.
+    #[error("os `{os}`: {file}: {fault}")]
+    TreeInfo {
+        /// Whose tree.
+        os: OsName,
+        /// The file.
+        file: PathBuf,
+        /// What about it.
+        fault: TreeInfoFault,
+    },
+    /// The description names a file that is not there.
+    #[error("os `{os}`: {file} is missing; the copy of the tree is not complete, copy it again")]
+    Incomplete {
+        /// Whose tree.
+        os: OsName,
+        /// The file.
+        file: PathBuf,
+    },
+    /// Nothing to check packages with.
+    #[error("os `{os}`: no package-signing key in {dir}; name the vendor's key file in `gpg_keys`")]
+    NoKeys {
+        /// Whose tree.
+        os: OsName,
+        /// The folder.
+        dir: PathBuf,
+    },
+}
+
+/// What is wrong with the text of a `.treeinfo`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TreeInfoFault {
+    /// Not INI at all.
+    #[error("line {line}: this is no .treeinfo ({reason})")]
+    Syntax {
+        /// Where.
+        line: usize,
+        /// What.
+        reason: String,
+    },
+    /// A needed value is absent.
+    #[error("`{key}` is missing in [{section}]; this is no install tree of an Enterprise Linux")]
+    Missing {
+        /// Section.
+        section: &'static str,
+        /// Key.
+        key: &'static str,
+    },
+    /// Not for this hardware.
+    #[error("the tree is for {0}; rekindle installs x86_64 machines")]
+    Architecture(String),
+    /// Not an Enterprise Linux 7 to 10.
+    #[error("release `{0}` is not 7, 8, 9 or 10 of an Enterprise Linux")]
+    Release(String),
+    /// A path that leaves the tree, or is none.
+    #[error("path `{0}` leads out of the tree; copy the whole DVD, not one folder of a mirror")]
+    Path(String),
+}
+
+impl Tree {
+    /// Reads the text of a `.treeinfo` (productmd's format and the older one of EL7). Key files
+    /// are not named in it: [`load`] finds them.
+    pub fn parse(text: &str) -> Result<Self, TreeInfoFault> {
+        let ini = Ini::load_from_str_noescape(text).map_err(|fault| TreeInfoFault::Syntax {
+            line: fault.line + 1,
+            reason: fault.msg.to_string(),
+        })?;
+        let get = |section: &'static str, key: &'static str| {
+            ini.get_from(Some(section), key)
+                .map(str::trim)
+                .filter(|value| !value.is_empty())
+                .ok_or(TreeInfoFault::Missing { section, key })
+        };
+        let arch = get("general", "arch").or_else(|_| get("tree", "arch"))?;
+        if arch != "x86_64" {
+            return Err(TreeInfoFault::Architecture(shorten(arch)));
+        }
+        let version = get("release", "version").or_else(|_| get("general", "version"))?;
+        let name = get("release", "name").or_else(|_| get("general", "family"))?;
+        let release = match version.split('.').next() {
+            Some("7") => Release::El7,
+            Some("8") => Release::El8,
+            Some("9") => Release::El9,
+            Some("10") => Release::El10,
+            Some(_) | None => return Err(TreeInfoFault::Release(shorten(version))),
+        };
+        Ok(Self {
+            title: shorten(&format!("{name} {version}")),
+            release,
+            kernel: inside(get("images-x86_64", "kernel")?)?,
+            initrd: inside(get("images-x86_64", "initrd")?)?,
+            repos: repos(&ini)?,
+            gpg_keys: vec![],
+        })
+    }
+}
+
+/// The repositories that the tree's variants name; the root when none is named.
+fn repos(ini: &Ini) -> Result<Vec<(String, String)>, TreeInfoFault> {
+    let mut repos = vec![];
+    for section in ini.sections().flatten() {
+        let Some(name) = section.strip_prefix("variant-") else { continue };
+        let Some(path) = ini.get_from(Some(section), "repository") else { continue };
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+            return Err(TreeInfoFault::Path(shorten(name)));
+        }
+        let path = if matches!(path, "." | "./" | "") { String::new() } else { inside(path)? };
+        repos.push((name.to_owned(), path));
+    }
+    if repos.is_empty() {
+        repos.push(("BaseOS".to_owned(), String::new()));
+    }
+    repos.sort_by_key(|(name, _)| (!name.eq_ignore_ascii_case("baseos"), name.clone()));
+    Ok(repos)
+}
+
+/// A relative path of plain segments: it reaches URLs and the file system.
+fn inside(path: &str) -> Result<String, TreeInfoFault> {
+    let path = path.trim_end_matches('/');
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
+    let segment =
+        |text: &str| !text.is_empty() && !text.starts_with("..") && text.bytes().all(plain);
+    if path.len() <= 200 && path.split('/').all(segment) {
+        return Ok(path.to_owned());
+    }
+    Err(TreeInfoFault::Path(shorten(path)))
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(80).collect()
+}
+
+/// Looks at the folder of an os: description, boot files, repositories and keys must be there.
+pub fn load(name: &OsName, os: &Os) -> Result<Tree, BadTree> {
+    let file = os.tree.join(".treeinfo");
+    let text = std::fs::read_to_string(&file).map_err(|error| BadTree::Missing {
+        os: name.clone(),
+        dir: os.tree.clone(),
+        reason: error.to_string(),
+    })?;
+    let mut tree =
+        Tree::parse(&text).map_err(|fault| BadTree::TreeInfo { os: name.clone(), file, fault })?;
+    let repomd = tree.repos.iter().map(|(_, path)| Path::new(path).join("repodata/repomd.xml"));
+    let own_repo = os.repo.iter().map(|repo| repo.join("repodata/repomd.xml"));
+    for file in [&tree.kernel, &tree.initrd]
+        .into_iter()
+        .map(PathBuf::from)
+        .chain(repomd)
+        .map(|file| os.tree.join(file))
+        .chain(own_repo)
+    {
+        if !file.is_file() {
+            return Err(BadTree::Incomplete { os: name.clone(), file });
+        }
+    }
+    tree.gpg_keys = key_files(name, os)?.into_iter().map(|(name, _)| name).collect();
+    Ok(tree)
+}
+
+/// The package-signing keys of an os: the name each is served under, and the file.
+pub fn key_files(name: &OsName, os: &Os) -> Result<Vec<(String, PathBuf)>, BadTree> {
+    let mut files = os.gpg_keys.clone();
+    if files.is_empty() {
+        let entries = std::fs::read_dir(&os.tree).into_iter().flatten().flatten();
+        files.extend(entries.map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("RPM-GPG-KEY")
+        }));
+        files.sort();
+    }
+    if files.is_empty() {
+        return Err(BadTree::NoKeys { os: name.clone(), dir: os.tree.clone() });
+    }
+    files
+        .into_iter()
+        .enumerate()
+        .map(|(index, file)| {
+            if file.is_file() {
+                return Ok((format!("key{}.asc", index + 1), file));
+            }
+            Err(BadTree::Incomplete { os: name.clone(), file })
+        })
+        .collect()
 }
 
 impl fmt::Display for Release {
@@ -43,3 +249,6 @@ impl fmt::Display for Release {
         })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
