@@ -19,3 +19,6 @@ pub mod boot;
 pub mod trust;
 
 pub mod http;
+
+pub mod serve;
+pub mod sys;

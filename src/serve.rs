@@ -1,0 +1,3 @@
+//! Shells.
+
+pub mod sendfile;

@@ -1,0 +1,4 @@
+//! The one place with `unsafe`: system calls that no crate wraps safely.
+#![expect(unsafe_code, reason = "each block says why it is sound")]
+
+pub mod map;
