@@ -3,6 +3,9 @@
 //! Text comes in through [`Cluster::parse`]; what is wrong with it comes out as [`Finding`]s that
 //! name file, line, value and fix. Everything else in rekindle only reads a `Cluster`.
 
+mod check;
+mod file;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -10,6 +13,8 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 
 use crate::mac::Mac;
+pub use file::{Finding, Findings};
+
 use crate::name::{DomainName, IfName, NodeName, OsName, Role, UserName};
 
 /// The whole of what the owner asked for. Every MAC, address and name in it is unique, every
@@ -216,6 +221,11 @@ impl AddressRange {
     /// Whether the range holds `ip`.
     pub fn contains(&self, ip: Ipv4Addr) -> bool {
         (self.first..=self.last).contains(&ip)
+    }
+
+    /// Whether the two share an address.
+    pub fn overlaps(&self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
     }
 
     /// Every address, lowest first.

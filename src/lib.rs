@@ -19,6 +19,3 @@ pub mod boot;
 pub mod trust;
 
 pub mod http;
-
-pub mod serve;
-pub mod sys;

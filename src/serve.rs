@@ -1,3 +1,265 @@
-//! Shells.
+//! The daemon: sockets, clock and files around [`Master`]. No decisions here.
+//!
+//! [`run`] opens everything, says that it is ready, and serves until SIGTERM.
 
+pub mod http;
 pub mod sendfile;
+pub mod syslog;
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use tokio::sync::watch::Sender;
+
+use crate::cluster::Cluster;
+use crate::journal::{Journal, JournalError, now_ms};
+use crate::machine::Loader;
+use crate::master::{Master, Outcome, Record, Request, Site};
+use crate::media;
+use crate::name::IfName;
+use crate::stage::{Entry, Stage};
+
+/// How long transfers may go on after SIGTERM.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// What `serve` was told on the command line.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `cluster.toml`.
+    pub config: PathBuf,
+    /// Journal, secrets and logs.
+    pub state: PathBuf,
+    /// Serve although the private interface carries a default route.
+    pub on_default_route: bool,
+}
+
+/// What all shells share. The core is locked for microseconds, never across a wait.
+#[derive(Debug)]
+pub struct Shared {
+    master: Mutex<Master>,
+    journal: Mutex<Journal>,
+    /// Loaders, in memory.
+    pub loaders: BTreeMap<Loader, Bytes>,
+    /// True once, when it is time to go.
+    pub stop: Sender<bool>,
+}
+
+/// Why a port cannot be ours.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve {service} on {at} at {interface}: {reason}")]
+pub struct BindError {
+    service: &'static str,
+    at: SocketAddrV4,
+    interface: IfName,
+    reason: String,
+}
+
+impl BindError {
+    /// Puts the system's word into the owner's.
+    pub fn new(
+        service: &'static str,
+        protocol: &'static str,
+        at: SocketAddrV4,
+        interface: &IfName,
+        source: io::Error,
+    ) -> Self {
+        let reason = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                let port = at.port();
+                format!(
+                    "another program has {protocol} port {port}; `ss -lpn 'sport = :{port}'` \
+                     names it, stop it first"
+                )
+            }
+            io::ErrorKind::PermissionDenied => {
+                "no permission; run it as root or from its systemd unit".to_owned()
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                format!("{} is not an address of this machine; give it to {interface} first", at.ip())
+            }
+            _ => source.to_string(),
+        };
+        Self { service, at, interface: interface.clone(), reason }
+    }
+}
+
+impl Shared {
+    /// Locks the core.
+    pub fn master(&self) -> MutexGuard<'_, Master> {
+        self.master.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The snapshot of what the owner wants.
+    pub fn site(&self) -> Arc<Site> {
+        Arc::clone(self.master().site())
+    }
+
+    /// Asks the core about an HTTP request.
+    pub fn handle_http(&self, request: &Request<'_>) -> Outcome {
+        self.master().handle_http(request, now_ms())
+    }
+
+    /// Writes events down and folds them in. When this returns they are on the disk.
+    pub async fn record(self: &Arc<Self>, records: Vec<Record>) -> Result<(), JournalError> {
+        let shared = Arc::clone(self);
+        let written = tokio::task::spawn_blocking(move || shared.record_now(&records)).await;
+        written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// The same for events that nobody waits for; a failure is only said.
+    pub fn record_later(self: &Arc<Self>, records: Vec<Record>) {
+        let shared = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = shared.record_now(&records) {
+                tracing::error!(%error, "not written down");
+            }
+        });
+    }
+
+    fn record_now(&self, records: &[Record]) -> Result<(), JournalError> {
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = records.iter().try_for_each(|(mac, event)| journal.append(*mac, event).map(drop));
+        // Whatever was written counts, also what the owner's commands wrote in between.
+        let folded = self.fold(&journal);
+        written.and(folded)
+    }
+
+    /// Folds in what other processes wrote.
+    pub fn catch_up(&self) -> Result<(), JournalError> {
+        self.fold(&self.journal.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn fold(&self, journal: &Journal) -> Result<(), JournalError> {
+        let entries = journal.entries_after(self.master().state().last_seq())?;
+        for entry in entries {
+            let (site, changed) = {
+                let mut master = self.master();
+                let changed = master.apply(&entry);
+                (Arc::clone(master.site()), changed)
+            };
+            if let Some(change) = changed {
+                tell(&site.cluster, &entry, change);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One line a stage: the log of an install reads as a story.
+fn tell(cluster: &Cluster, entry: &Entry, (from, to): (Stage, Stage)) {
+    let node = cluster.node_by_mac(entry.mac).map_or("-", |node| node.name.as_str());
+    let (from, to, mac) = (from.word(), to.word(), entry.mac);
+    if matches!(to, "failed" | "held") {
+        tracing::warn!(node, %mac, from, to, "a person should look: `rekindle log {node}`");
+    } else {
+        tracing::info!(node, %mac, from, to, "stage");
+    }
+}
+
+/// A path as it may stand in a log: tokens are secrets.
+pub fn mask(path: &str) -> String {
+    match path.strip_prefix("/node/").and_then(|rest| rest.split_once('/')) {
+        Some((_, what)) => format!("/node/TOKEN/{what}"),
+        None => path.chars().take(200).collect(),
+    }
+}
+
+/// Reads `cluster.toml` and looks at every tree it names.
+pub fn load_site(config: &Path) -> anyhow::Result<Site> {
+    let text = std::fs::read_to_string(config)
+        .with_context(|| format!("cannot read {}", config.display()))?;
+    let cluster = Cluster::parse(&text, config)?;
+    let mut trees = BTreeMap::new();
+    for (name, os) in cluster.systems() {
+        trees.insert(name.clone(), media::load(name, os)?);
+    }
+    Ok(Site { cluster, trees })
+}
+
+/// Reads the loaders into memory: TFTP serves names, never files.
+fn load_loaders() -> anyhow::Result<BTreeMap<Loader, Bytes>> {
+    Loader::ALL
+        .into_iter()
+        .map(|loader| {
+            let places = places(loader);
+            let found = places.iter().find(|path| path.is_file()).with_context(|| {
+                format!(
+                    "loader {loader} is missing; install the package `ipxe` (Debian) or \
+                     `ipxe-bootimgs` (Enterprise Linux), looked for {}",
+                    places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
+                )
+            })?;
+            let bytes = std::fs::read(found).with_context(|| format!("read {}", found.display()))?;
+            Ok((loader, bytes.into()))
+        })
+        .collect()
+}
+
+fn places(loader: Loader) -> [PathBuf; 3] {
+    let names = match loader {
+        Loader::Undionly => ["undionly.kpxe", "undionly.kpxe"],
+        Loader::SnponlyX64 => ["snponly.efi", "ipxe-snponly-x86_64.efi"],
+    };
+    let [debian, el] = names;
+    [
+        Path::new("/usr/lib/ipxe").join(debian),
+        Path::new("/usr/share/ipxe").join(el),
+        Path::new("/usr/share/ipxe").join(debian),
+    ]
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let site = load_site(&settings.config)?;
+    let network = site.cluster.network().clone();
+    crate::host::fit_to_serve(&network, settings.on_default_route)?;
+    let loaders = load_loaders()?;
+    let secrets = Arc::new(crate::trust::store::load_or_create(&settings.state)?);
+    let journal = Journal::open(&settings.state)?;
+    let master = Master::new(Arc::new(site), secrets);
+    let (stop, _) = tokio::sync::watch::channel(false);
+    let (master, journal) = (Mutex::new(master), Mutex::new(journal));
+    let shared = Arc::new(Shared { master, journal, loaders, stop });
+    shared.catch_up()?;
+
+    let http = http::bind(&network.interface, network.address)?;
+    let syslog = syslog::bind(&network.interface, network.address)?;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(http::run(http, Arc::clone(&shared)));
+    tasks.spawn(syslog::run(syslog, settings.state.join("logs"), Arc::clone(&shared)));
+    tasks.spawn(watch::run(settings.config.clone(), Arc::clone(&shared)));
+
+    let nodes = shared.site().cluster.nodes().len();
+    tracing::info!(interface = %network.interface, address = %network.address, nodes, "serving DHCP, TFTP and HTTP");
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "no service manager told");
+    }
+    let ended = tokio::select! {
+        signal = signal() => signal,
+        Some(ended) = tasks.join_next() => ended.context("a part of the server ended by itself").map(|()| "end"),
+    };
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
+        tracing::debug!(%error, "no service manager told");
+    }
+    shared.stop.send_replace(true);
+    while tasks.join_next().await.is_some() {}
+    tracing::info!(why = ended?, "stopped");
+    Ok(())
+}
+
+async fn signal() -> anyhow::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}

@@ -211,8 +211,8 @@ pub struct Progress {
     pub since_ms: TimestampMs,
     /// The permission to install, until it is used up.
     pub arm: Option<Arm>,
-    /// The arming whose installed system has not reported its first boot yet.
-    pub awaited: Option<u64>,
+    /// The arming that installed the system now on the disk; its token still reports the first boot.
+    pub installed_by: Option<u64>,
     /// Packages installed and in all, once known.
     pub packages: Option<(u32, u32)>,
     /// What it last said of itself.
@@ -298,7 +298,7 @@ impl State {
 impl Progress {
     fn new(stage: Stage, since_ms: TimestampMs) -> Self {
         let detail = String::new();
-        Self { stage, since_ms, arm: None, awaited: None, packages: None, detail }
+        Self { stage, since_ms, arm: None, installed_by: None, packages: None, detail }
     }
 
     fn apply(&mut self, entry: &Entry) {
@@ -358,12 +358,10 @@ impl Progress {
     }
 
     fn reported(&mut self, seq: u64, report: &Report, at: TimestampMs) {
-        if self.awaited == Some(seq) {
-            if let Report::FirstBoot { detail } = report {
-                self.awaited = None;
-                self.detail.clone_from(detail);
-                self.enter(Stage::Ready, at);
-            }
+        if let (Stage::Installed, Report::FirstBoot { detail }) = (self.stage, report)
+            && self.installed_by == Some(seq)
+        {
+            self.say(Stage::Ready, detail, at);
             return;
         }
         let Some(arm) = self.arm.as_mut().filter(|arm| arm.seq == seq) else { return };
@@ -380,12 +378,13 @@ impl Progress {
             Report::Failed { log } => self.say(Stage::Failed, log, at),
             Report::Installed => {
                 self.arm = None;
-                self.awaited = Some(seq);
+                self.installed_by = Some(seq);
                 self.enter(Stage::Installed, at);
             }
             // The report of `installed` was lost, yet the system runs: the arming is used up.
             Report::FirstBoot { detail } => {
                 self.arm = None;
+                self.installed_by = Some(seq);
                 self.say(Stage::Ready, detail, at);
             }
         }
