@@ -18,4 +18,6 @@ pub mod journal;
 pub mod boot;
 pub mod trust;
 
+pub mod dhcp;
 pub mod http;
+pub mod tftp;
