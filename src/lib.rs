@@ -27,7 +27,10 @@ pub mod ipxe;
 pub mod kickstart;
 
 // Protocols, and the whole product as a pure core.
+pub mod dhcp;
 pub mod http;
+pub mod tftp;
+
 pub mod master;
 
 // Shells.

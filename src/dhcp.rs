@@ -1,0 +1,336 @@
+//! The DHCP server without sockets or clocks: a datagram and the time in, an [`Answer`] out.
+//!
+//! Known machines get their fixed address, unknown ones that boot from the network a short lease
+//! from the discovery pool. What to boot is not decided here but by [`crate::boot::decide`].
+
+pub mod options;
+pub mod pool;
+pub mod reply;
+pub mod request;
+mod sightings;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use crate::boot::{self, Decision};
+use crate::cluster::{Cluster, Node};
+use crate::mac::Mac;
+use crate::machine::{Asker, Machine};
+use crate::stage::{Event, State, TimestampMs};
+
+use pool::{Claimed, Hold, Pool};
+use reply::{Boot, Destination, Kind, Reply};
+use request::{Claim, Malformed, Message, Request};
+use sightings::Sightings;
+
+/// The lease of a node. Long, because its address never changes.
+const NODE_LEASE_S: u32 = 24 * 60 * 60;
+
+/// The server's memory: who was lent what. Nodes need none, their addresses are in the cluster.
+#[derive(Debug, Default)]
+pub struct Dhcp {
+    pool: Pool,
+    sightings: Sightings,
+}
+
+/// What arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagram<'a> {
+    /// UDP payload.
+    pub bytes: &'a [u8],
+    /// Source.
+    pub from: SocketAddrV4,
+    /// The port it came to.
+    pub service: Service,
+}
+
+/// The ports we listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// 67.
+    Dhcp,
+    /// 4011: PXE's boot server. Some firmware goes there whatever the offer said.
+    BootServer,
+}
+
+/// What leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// UDP payload.
+    pub bytes: Vec<u8>,
+    /// Where to.
+    pub destination: Destination,
+    /// Whom it answers.
+    pub mac: Mac,
+    /// The kind of message.
+    pub kind: Kind,
+    /// The address it gives; zero when none.
+    pub yiaddr: Ipv4Addr,
+    /// What it makes the machine boot.
+    pub boot: Boot,
+    /// An unknown machine that is to be written down.
+    pub seen: Option<Event>,
+}
+
+/// Why a datagram gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ignored {
+    /// It is no request.
+    #[error("malformed: {0}")]
+    Malformed(#[from] Malformed),
+    /// The decision is silence.
+    #[error("{mac}: {why}")]
+    Decided {
+        /// Whose.
+        mac: Mac,
+        /// Why.
+        why: boot::Ignored,
+    },
+    /// The client takes another server's offer. On our wire there should be none.
+    #[error("{mac} takes the offer of another DHCP server, {server}")]
+    OtherServer {
+        /// Who.
+        mac: Mac,
+        /// Whose.
+        server: Ipv4Addr,
+    },
+    /// A client found its address in use. It is not offered for ten minutes.
+    #[error("{mac} found its address {ip} in use by another machine")]
+    Declined {
+        /// Who.
+        mac: Mac,
+        /// Which.
+        ip: Ipv4Addr,
+    },
+    /// A node asks whose address was found in use a short while ago.
+    #[error("{mac} waits: its address {ip} was in use by another machine")]
+    Resting {
+        /// Who.
+        mac: Mac,
+        /// Which.
+        ip: Ipv4Addr,
+    },
+    /// A client gave its address back, or declined one that it was not given.
+    #[error("{0} needs no answer")]
+    Done(Mac),
+    /// It claims an address that is not ours to give or refuse.
+    #[error("{mac} claims {ip}, which is not lent")]
+    NotLent {
+        /// Who.
+        mac: Mac,
+        /// Which.
+        ip: Ipv4Addr,
+    },
+    /// All addresses of the discovery range are taken.
+    #[error("{0} gets no address: the discovery range is used up")]
+    PoolFull(Mac),
+    /// An answer would have to leave the private subnet.
+    #[error("{mac} is to be answered at {ip}, outside the private network")]
+    Outside {
+        /// Who.
+        mac: Mac,
+        /// Where.
+        ip: Ipv4Addr,
+    },
+    /// BOOTP, which knows no leases that end, from a machine that is not in the cluster.
+    #[error("{0} speaks BOOTP and is not in the cluster")]
+    Bootp(Mac),
+    /// Not a boot program, on the boot server's port.
+    #[error("{0} asks the boot server and does not boot")]
+    NotBooting(Mac),
+}
+
+/// One request and everything its answer depends on.
+#[derive(Clone, Copy)]
+struct Exchange<'a> {
+    cluster: &'a Cluster,
+    request: &'a Request,
+    node: Option<&'a Node>,
+    boot: Boot,
+    datagram: Datagram<'a>,
+    now: TimestampMs,
+}
+
+impl Dhcp {
+    /// Answers a datagram.
+    pub fn handle_packet(
+        &mut self,
+        cluster: &Cluster,
+        state: &State,
+        datagram: Datagram<'_>,
+        now: TimestampMs,
+    ) -> Result<Answer, Ignored> {
+        let request = &Request::parse(datagram.bytes)?;
+        let mac = request.mac;
+        let machine = Machine { mac, asker: request.asker, ip: None };
+        let decision = boot::decide(cluster, state, &machine);
+        let node = cluster.node_by_mac(mac);
+        let boot = Boot::from(&decision);
+        let exchange = Exchange { cluster, request, node, boot, datagram, now };
+        self.note(&exchange)?;
+        if let Decision::Ignore(why) = decision {
+            return Err(Ignored::Decided { mac, why });
+        }
+        if node.is_some() {
+            // It was unknown a while ago; its pool address is free again.
+            self.pool.forget(mac);
+        }
+        let reply = match datagram.service {
+            Service::Dhcp => self.reply(&exchange)?,
+            Service::BootServer => exchange.boot_server_reply()?,
+        };
+        let mut answer = exchange.answer(&reply)?;
+        if node.is_none() && matches!(answer.kind, Kind::Offer | Kind::Ack) {
+            answer.seen = self.sightings.saw(state, request, answer.yiaddr, now);
+        }
+        Ok(answer)
+    }
+
+    /// The machine at `ip`, by reservation or lease.
+    pub fn mac_of(&self, ip: Ipv4Addr, cluster: &Cluster) -> Option<Mac> {
+        cluster.node_by_ip(ip).map(|node| node.mac).or_else(|| self.pool.mac_of(ip))
+    }
+
+    /// Takes note of messages that are never answered.
+    fn note(&mut self, exchange: &Exchange<'_>) -> Result<(), Ignored> {
+        let (request, master) = (exchange.request, exchange.cluster.network().address);
+        let mac = request.mac;
+        match request.message {
+            Message::Decline { ip: Some(ip), server } if server.is_none_or(|it| it == master) => {
+                let own = exchange.node.map(|node| node.ip).or_else(|| self.pool.ip_of(mac));
+                if own != Some(ip) {
+                    return Err(Ignored::Done(mac));
+                }
+                self.pool.rest(mac, ip, exchange.now);
+                Err(Ignored::Declined { mac, ip })
+            }
+            Message::Decline { .. } => Err(Ignored::Done(mac)),
+            Message::Release => {
+                if self.pool.ip_of(mac) == Some(request.ciaddr) {
+                    self.pool.forget(mac);
+                }
+                Err(Ignored::Done(mac))
+            }
+            Message::Request(Claim::Selecting { server, .. }) if server != master => {
+                self.pool.forget(mac);
+                Err(Ignored::OtherServer { mac, server })
+            }
+            Message::Bootp | Message::Discover { .. } | Message::Request(_) | Message::Inform => {
+                Ok(())
+            }
+        }
+    }
+
+    /// RFC 2131 section 4.3, message by message.
+    fn reply<'a>(&mut self, exchange: &Exchange<'a>) -> Result<Reply<'a>, Ignored> {
+        let mac = exchange.request.mac;
+        match exchange.request.message {
+            Message::Inform => Ok(exchange.informed()),
+            Message::Bootp if exchange.node.is_none() => Err(Ignored::Bootp(mac)),
+            Message::Bootp => Ok(Reply { lease_s: None, ..self.offer(exchange, Kind::Bootp)? }),
+            Message::Discover { .. } => self.offer(exchange, Kind::Offer),
+            Message::Request(Claim::Selecting { ip, .. }) => {
+                let Some(ip) = ip.or(exchange.own_ip(&self.pool)) else {
+                    return Ok(exchange.nak());
+                };
+                match self.claim(exchange, ip) {
+                    // It chose us, so it has to be told if it chose wrongly.
+                    Err(Ignored::NotLent { .. }) => Ok(exchange.nak()),
+                    answered => answered,
+                }
+            }
+            Message::Request(Claim::InitReboot { ip }) => self.claim(exchange, ip),
+            Message::Request(Claim::Renewing) => self.claim(exchange, exchange.request.ciaddr),
+            Message::Decline { .. } | Message::Release => Err(Ignored::Done(mac)),
+        }
+    }
+
+    fn offer<'a>(&mut self, exchange: &Exchange<'a>, kind: Kind) -> Result<Reply<'a>, Ignored> {
+        let (mac, now) = (exchange.request.mac, exchange.now);
+        let Some(node) = exchange.node else {
+            let ip = self.pool.take(exchange.cluster, mac, Hold::Offer, now);
+            return Ok(exchange.lend(kind, ip.ok_or(Ignored::PoolFull(mac))?));
+        };
+        if self.pool.is_resting(node.ip, now) {
+            return Err(Ignored::Resting { mac, ip: node.ip });
+        }
+        Ok(exchange.lend(kind, node.ip))
+    }
+
+    /// An ACK when `ip` is the client's to use. We are the authority on our own wire: a node
+    /// that is wrong is told so, and so is anyone who claims what is another's.
+    fn claim<'a>(&mut self, exchange: &Exchange<'a>, ip: Ipv4Addr) -> Result<Reply<'a>, Ignored> {
+        let (cluster, mac) = (exchange.cluster, exchange.request.mac);
+        if let Some(node) = exchange.node {
+            return Ok(if node.ip == ip { exchange.lend(Kind::Ack, ip) } else { exchange.nak() });
+        }
+        if !cluster.network().subnet.contains(&ip) {
+            return Ok(exchange.nak());
+        }
+        match self.pool.claim(cluster, mac, ip, exchange.now) {
+            Claimed::Granted => Ok(exchange.lend(Kind::Ack, ip)),
+            Claimed::SomebodyElses => Ok(exchange.nak()),
+            Claimed::NotLent => Err(Ignored::NotLent { mac, ip }),
+        }
+    }
+}
+
+impl<'a> Exchange<'a> {
+    fn lend(&self, kind: Kind, ip: Ipv4Addr) -> Reply<'a> {
+        let lease_s = if self.node.is_some() { NODE_LEASE_S } else { pool::LEASE_S };
+        Reply { kind, yiaddr: ip, lease_s: Some(lease_s), ..self.informed() }
+    }
+
+    /// RFC 2131 section 4.3.5: everything but an address.
+    fn informed(&self) -> Reply<'a> {
+        Reply {
+            request: self.request,
+            network: self.cluster.network(),
+            kind: Kind::Ack,
+            yiaddr: Ipv4Addr::UNSPECIFIED,
+            lease_s: None,
+            name: self.node.map(|node| &node.name),
+            boot: self.boot,
+        }
+    }
+
+    fn nak(&self) -> Reply<'a> {
+        Reply { kind: Kind::Nak, boot: Boot::Nothing, ..self.informed() }
+    }
+
+    fn boot_server_reply(&self) -> Result<Reply<'a>, Ignored> {
+        if self.request.asker == Asker::System {
+            return Err(Ignored::NotBooting(self.request.mac));
+        }
+        Ok(self.informed())
+    }
+
+    fn own_ip(&self, pool: &Pool) -> Option<Ipv4Addr> {
+        self.node.map(|node| node.ip).or_else(|| pool.ip_of(self.request.mac))
+    }
+
+    /// No answer ever leaves the private subnet, whatever address the request names.
+    fn answer(&self, reply: &Reply<'_>) -> Result<Answer, Ignored> {
+        let mac = self.request.mac;
+        let destination = match self.datagram.service {
+            Service::Dhcp => reply.destination(self.datagram.from),
+            Service::BootServer => Destination::Client(self.datagram.from),
+        };
+        let ip = match destination {
+            Destination::Relay(ip) | Destination::Unicast { ip, .. } => Some(ip),
+            Destination::Client(to) => Some(*to.ip()),
+            Destination::Broadcast => None,
+        };
+        if let Some(ip) = ip.filter(|ip| !self.cluster.network().subnet.contains(ip)) {
+            return Err(Ignored::Outside { mac, ip });
+        }
+        Ok(Answer {
+            bytes: reply.encode(),
+            destination,
+            mac,
+            kind: reply.kind,
+            yiaddr: reply.yiaddr,
+            boot: reply.boot,
+            seen: None,
+        })
+    }
+}

@@ -1,0 +1,58 @@
+//! Which unknown machines are written down, and how often: a request and the time in, perhaps an
+//! event out. A flood of invented MACs must fill neither memory nor journal.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use super::request::Request;
+use crate::mac::Mac;
+use crate::stage::{Event, State, TimestampMs};
+
+/// How often one machine is written down at most.
+const EVERY_MS: u64 = 10 * 60 * 1000;
+/// All machines together: five a second. What is missed now is caught at the next packet.
+const COST_MS: u64 = 200;
+const CREDIT_MAX_MS: u64 = 5 * COST_MS;
+
+/// Who was written down in the last ten minutes: at most what the credit allows in that time.
+#[derive(Debug, Default)]
+pub(super) struct Sightings {
+    recent: BTreeMap<Mac, TimestampMs>,
+    credit_ms: u64,
+    counted_ms: TimestampMs,
+}
+
+impl Sightings {
+    /// The event to write down, when `request` comes from a boot program and its turn has come.
+    pub(super) fn saw(
+        &mut self,
+        state: &State,
+        request: &Request,
+        ip: Ipv4Addr,
+        now: TimestampMs,
+    ) -> Option<Event> {
+        let arch = request.arch()?;
+        let written = state.sighting(request.mac).map(|seen| seen.last_ms);
+        let noted = self.recent.get(&request.mac).copied();
+        let is_recent = |at: TimestampMs| now.abs_diff(at) < EVERY_MS;
+        if written.is_some_and(is_recent) || noted.is_some_and(is_recent) {
+            return None;
+        }
+        if !self.spend(now) {
+            return None;
+        }
+        self.recent.retain(|_, at| is_recent(*at));
+        self.recent.insert(request.mac, now);
+        Some(Event::Seen { arch, ip })
+    }
+
+    fn spend(&mut self, now: TimestampMs) -> bool {
+        // A clock that was set back earns the full credit, like a fresh start.
+        let earned = now.checked_sub(self.counted_ms).unwrap_or(CREDIT_MAX_MS);
+        self.credit_ms = self.credit_ms.saturating_add(earned).min(CREDIT_MAX_MS);
+        self.counted_ms = now;
+        let Some(left) = self.credit_ms.checked_sub(COST_MS) else { return false };
+        self.credit_ms = left;
+        true
+    }
+}

@@ -1,0 +1,244 @@
+//! The TFTP server without sockets, files or clocks (RFC 1350): requests in, transfers out.
+//!
+//! It reads a closed set of names out of memory. [`Server::handle_request`] takes what comes to
+//! port 69; each transfer it starts then has a socket of its own in the shell.
+
+pub mod options;
+pub mod packet;
+pub mod transfer;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::machine::Loader;
+use options::Agreed;
+use packet::{Malformed, Mode, Packet, Read, Refusal};
+use transfer::{Outcome, Transfer};
+
+/// Transfers at one time. Beyond that requests wait in their clients, which ask again.
+pub const TRANSFERS_MAX: usize = 256;
+/// Transfers of one address at one time; the oldest gives way to a new one.
+const PER_CLIENT_MAX: usize = 4;
+/// A request that comes again within this time is a duplicate of the one before.
+const DUPLICATE_WITHIN: Duration = Duration::from_secs(1);
+
+/// What can be fetched: each loader by its name, and nothing else.
+pub type Files = BTreeMap<Loader, Bytes>;
+
+/// Names a transfer. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TransferId(u64);
+
+/// The server: the files, and the transfers under way.
+#[derive(Debug)]
+pub struct Server {
+    files: Files,
+    transfers: BTreeMap<TransferId, Running>,
+    by_peer: BTreeMap<SocketAddrV4, TransferId>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    peer: SocketAddrV4,
+    loader: Loader,
+    request: Vec<u8>,
+    started: Duration,
+    transfer: Transfer,
+}
+
+/// What a datagram on port 69 leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A new transfer: give it a socket and drain [`Server::poll_transmit`]. Transfers it takes
+    /// the place of have ended; their sockets can go.
+    Start {
+        /// The new one.
+        id: TransferId,
+        /// Those that gave way.
+        ended: Vec<TransferId>,
+    },
+    /// The client asked again for a transfer that has just begun: drain it once more.
+    Again(TransferId),
+    /// Answer from port 69.
+    Refuse {
+        /// The ERROR packet.
+        bytes: Vec<u8>,
+        /// What was asked for.
+        name: String,
+    },
+    /// No answer.
+    Drop(Dropped),
+}
+
+/// Why a datagram on port 69 gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Dropped {
+    /// It is no packet.
+    #[error("malformed: {0}")]
+    Malformed(#[from] Malformed),
+    /// An ACK, an ERROR or DATA of no transfer.
+    #[error("it belongs to no transfer")]
+    Stray,
+    /// Too many transfers already.
+    #[error("{TRANSFERS_MAX} transfers are under way already")]
+    Full,
+}
+
+/// A transfer that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// Whose.
+    pub peer: SocketAddrV4,
+    /// Of what.
+    pub loader: Loader,
+    /// The size of it.
+    pub bytes: u64,
+    /// How.
+    pub outcome: Outcome,
+}
+
+impl Server {
+    /// Serves `files`.
+    pub fn new(files: Files) -> Self {
+        let (transfers, by_peer) = (BTreeMap::new(), BTreeMap::new());
+        Self { files, transfers, by_peer, next_id: 0 }
+    }
+
+    /// Takes a datagram that came to port 69.
+    pub fn handle_request(&mut self, bytes: &[u8], from: SocketAddrV4, now: Duration) -> Step {
+        let read = match Packet::parse(bytes) {
+            Ok(Packet::Read(read)) => read,
+            Ok(Packet::Write) => {
+                return Step::Refuse {
+                    bytes: packet::error(Refusal::AccessViolation),
+                    name: String::new(),
+                };
+            }
+            // An ERROR is never answered with an ERROR.
+            Ok(Packet::Ack(_) | Packet::Error(_) | Packet::Stray) => {
+                return Step::Drop(Dropped::Stray);
+            }
+            Err(malformed) => return Step::Drop(malformed.into()),
+        };
+        let (loader, content) = match self.find(&read) {
+            Ok(found) => found,
+            Err(refusal) => {
+                return Step::Refuse { bytes: packet::error(refusal), name: read.name };
+            }
+        };
+        if let Some(id) = self.duplicate_of(bytes, from, now) {
+            return Step::Again(id);
+        }
+        let ended = self.make_room(from);
+        if self.transfers.len() >= TRANSFERS_MAX {
+            return Step::Drop(Dropped::Full);
+        }
+        let agreed = Agreed::new(&read.asked, read.mode, content.len());
+        let transfer = Transfer::new(content, agreed, now);
+        let id = TransferId(self.next_id);
+        self.next_id += 1;
+        let (peer, request) = (from, bytes.to_vec());
+        self.transfers.insert(id, Running { peer, loader, request, started: now, transfer });
+        self.by_peer.insert(from, id);
+        Step::Start { id, ended }
+    }
+
+    /// Takes a datagram that came to the socket of a transfer.
+    pub fn handle_packet(&mut self, id: TransferId, bytes: &[u8], now: Duration) {
+        if let Some(running) = self.transfers.get_mut(&id) {
+            running.transfer.handle_packet(bytes, now);
+        }
+    }
+
+    /// Lets time pass for a transfer.
+    pub fn handle_timeout(&mut self, id: TransferId, now: Duration) {
+        if let Some(running) = self.transfers.get_mut(&id) {
+            running.transfer.handle_timeout(now);
+        }
+    }
+
+    /// Next datagram of a transfer, if any. Call until it returns `None`.
+    pub fn poll_transmit(&mut self, id: TransferId) -> Option<Vec<u8>> {
+        self.transfers.get_mut(&id)?.transfer.poll_transmit()
+    }
+
+    /// When [`Self::handle_timeout`] is due; `None` when the transfer has ended.
+    pub fn poll_timeout(&self, id: TransferId) -> Option<Duration> {
+        self.transfers.get(&id)?.transfer.poll_timeout()
+    }
+
+    /// Forgets a transfer that has ended, and says how. Also for one whose client is gone (its
+    /// host says that the port is closed): that one counts as abandoned.
+    pub fn finish(&mut self, id: TransferId) -> Option<Finished> {
+        let Running { peer, loader, transfer, .. } = self.transfers.remove(&id)?;
+        if self.by_peer.get(&peer) == Some(&id) {
+            self.by_peer.remove(&peer);
+        }
+        let outcome = transfer.outcome().unwrap_or(Outcome::Abandoned);
+        Some(Finished { peer, loader, bytes: transfer.len() as u64, outcome })
+    }
+
+    /// Transfers under way.
+    pub fn len(&self) -> usize {
+        self.transfers.len()
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_empty(&self) -> bool {
+        self.transfers.is_empty()
+    }
+
+    fn find(&self, read: &Read) -> Result<(Loader, Bytes), Refusal> {
+        if read.mode == Mode::Mail {
+            return Err(Refusal::IllegalOperation);
+        }
+        if read.name.split('/').any(|segment| segment == "..") {
+            return Err(Refusal::AccessViolation);
+        }
+        self.files
+            .iter()
+            .find(|(loader, _)| loader.file_name() == read.name)
+            .map(|(loader, content)| (*loader, content.clone()))
+            .ok_or(Refusal::NotFound)
+    }
+
+    /// The transfer that the very same request started a moment ago, when nothing came of it yet.
+    fn duplicate_of(
+        &mut self,
+        bytes: &[u8],
+        from: SocketAddrV4,
+        now: Duration,
+    ) -> Option<TransferId> {
+        let id = *self.by_peer.get(&from)?;
+        let running = self.transfers.get_mut(&id)?;
+        let is_soon = now.saturating_sub(running.started) < DUPLICATE_WITHIN;
+        if running.request != bytes || !is_soon || !running.transfer.is_fresh() {
+            return None;
+        }
+        running.transfer.restart(now);
+        Some(id)
+    }
+
+    /// Ends the transfer of the same port, which its client has given up, and the oldest of the
+    /// same client when it has too many: a machine that is switched off and on leaves them behind.
+    fn make_room(&mut self, from: SocketAddrV4) -> Vec<TransferId> {
+        let mut ended: Vec<_> = self.by_peer.remove(&from).into_iter().collect();
+        let of_client = self.transfers.iter().filter(|(id, running)| {
+            let is_over = running.transfer.outcome().is_some();
+            running.peer.ip() == from.ip() && !is_over && !ended.contains(id)
+        });
+        let ids: Vec<_> = of_client.map(|(id, _)| *id).collect();
+        let surplus = (ids.len() + 1).saturating_sub(PER_CLIENT_MAX);
+        ended.extend(ids.into_iter().take(surplus));
+        for id in &ended {
+            if let Some(running) = self.transfers.get_mut(id) {
+                running.transfer.end(Outcome::Superseded);
+            }
+        }
+        ended
+    }
+}

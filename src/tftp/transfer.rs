@@ -1,0 +1,184 @@
+//! One TFTP download (RFC 1350, windows by RFC 7440), without sockets, files or clocks.
+//!
+//! The shell feeds in what arrived and what time it is, then drains [`Transfer::poll_transmit`].
+//! Block 0 is the OACK; a transfer without options starts at block 1.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::options::Agreed;
+use super::packet::{self, Packet};
+
+/// First wait on a local network; it doubles up to [`RTO_MAX`].
+const RTO_FIRST: Duration = Duration::from_millis(500);
+const RTO_MAX: Duration = Duration::from_secs(4);
+/// Longest wait a client can ask for: its place is needed by others.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10);
+/// Waits in a row without progress before the client counts as gone: about half a minute.
+const TRIES_MAX: u32 = 8;
+/// Some ROMs never acknowledge the last block: so many resends of it, and they have it.
+const LAST_TRIES: u32 = 3;
+
+/// The sending side of one download. Invariant: `base <= next <= last + 1`.
+#[derive(Debug)]
+pub struct Transfer {
+    content: Bytes,
+    agreed: Agreed,
+    base: usize, // First block not yet acknowledged. Unlike on the wire, it never wraps.
+    next: usize, // Next block to send.
+    last: usize, // Final block. Content that fills its blocks exactly is followed by an empty one.
+    tries: u32,
+    acked: bool,
+    deadline: Duration,
+    outcome: Option<Outcome>,
+}
+
+/// How a transfer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client has every byte.
+    Delivered,
+    /// The client wants no more of it. Code 8 or 0 right after the OACK is how firmware asks
+    /// for a size.
+    Aborted {
+        /// The error code it sent.
+        code: u16,
+    },
+    /// The client fell silent.
+    Abandoned,
+    /// The client asked again, from the same port or too often.
+    Superseded,
+}
+
+impl Transfer {
+    /// Starts sending `content`; the first packet is ready at once. Times are counted from any
+    /// fixed moment.
+    pub fn new(content: Bytes, agreed: Agreed, now: Duration) -> Self {
+        let base = usize::from(agreed.oack.is_empty());
+        let last = content.len() / agreed.blksize.max(1) + 1;
+        let (tries, acked, outcome) = (0, false, None);
+        let mut transfer =
+            Self { content, agreed, base, next: base, last, tries, acked, deadline: now, outcome };
+        transfer.rewind(now);
+        transfer
+    }
+
+    /// Takes a packet of the client.
+    pub fn handle_packet(&mut self, bytes: &[u8], now: Duration) {
+        if self.outcome.is_some() {
+            return;
+        }
+        match Packet::parse(bytes) {
+            Ok(Packet::Ack(block)) => self.handle_ack(block, now),
+            Ok(Packet::Error(code)) => self.end(Outcome::Aborted { code }),
+            Ok(Packet::Read(_) | Packet::Write | Packet::Stray) | Err(_) => {}
+        }
+    }
+
+    /// Sends again once the client has been silent for too long.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if self.outcome.is_some() || now < self.deadline {
+            return;
+        }
+        self.tries += 1;
+        if self.tries > LAST_TRIES && self.acked && self.base == self.last {
+            self.end(Outcome::Delivered);
+        } else if self.tries >= TRIES_MAX {
+            self.end(Outcome::Abandoned);
+        } else {
+            self.rewind(now);
+        }
+    }
+
+    /// Sends the first packet again: the client's request came twice, so it missed the answer.
+    pub fn restart(&mut self, now: Duration) {
+        if self.is_fresh() {
+            self.rewind(now);
+        }
+    }
+
+    /// Ends the transfer from our side, without a word.
+    pub fn end(&mut self, outcome: Outcome) {
+        self.outcome.get_or_insert(outcome);
+    }
+
+    /// Next packet to send now, if any. Call until it returns `None`.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        let window = if self.base == 0 { 1 } else { self.agreed.windowsize };
+        let window_end = (self.base + window).min(self.last + 1);
+        if self.outcome.is_some() || self.next >= window_end {
+            return None;
+        }
+        let block = self.next;
+        self.next += 1;
+        let Some(index) = block.checked_sub(1) else {
+            return Some(packet::oack(&self.agreed.oack));
+        };
+        let start = (index * self.agreed.blksize).min(self.content.len());
+        let end = (start + self.agreed.blksize).min(self.content.len());
+        Some(packet::data(wire_number(block), self.content.get(start..end).unwrap_or_default()))
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.outcome.is_none().then_some(self.deadline)
+    }
+
+    /// How the transfer ended, once it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// Whether the client has not acknowledged anything yet.
+    pub fn is_fresh(&self) -> bool {
+        !self.acked && self.outcome.is_none()
+    }
+
+    /// Bytes of the whole content.
+    pub fn len(&self) -> usize {
+        self.content.len()
+    }
+
+    /// Whether there is nothing to send but an empty block.
+    pub fn is_empty(&self) -> bool {
+        self.content.is_empty()
+    }
+
+    /// Takes an ACK. A duplicate is dropped rather than answered, or each would double the
+    /// traffic from then on (the Sorcerer's Apprentice bug, RFC 1123 section 4.2.3.1).
+    fn handle_ack(&mut self, block: u16, now: Duration) {
+        let ahead = usize::from(block.wrapping_sub(wire_number(self.base)));
+        if ahead >= self.next - self.base {
+            return;
+        }
+        self.base += ahead + 1;
+        self.acked = true;
+        self.tries = 0;
+        // A short ACK means that the rest of the window was lost: go back (RFC 7440 section 4).
+        self.rewind(now);
+        if self.base > self.last {
+            self.end(Outcome::Delivered);
+        }
+    }
+
+    fn rewind(&mut self, now: Duration) {
+        self.next = self.base;
+        self.deadline = now + self.wait();
+    }
+
+    fn wait(&self) -> Duration {
+        match self.agreed.timeout {
+            Some(timeout) => timeout.min(TIMEOUT_MAX),
+            None => RTO_FIRST.saturating_mul(1 << self.tries.min(16)).min(RTO_MAX),
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "block numbers wrap to 0 on the wire")]
+fn wire_number(block: usize) -> u16 {
+    block as u16
+}
+
+#[cfg(test)]
+mod tests;
