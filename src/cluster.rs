@@ -4,6 +4,7 @@
 //! name file, line, value and fix. Everything else in rekindle only reads a `Cluster`.
 
 mod check;
+pub mod edit;
 mod file;
 
 use std::collections::BTreeMap;

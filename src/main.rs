@@ -1,3 +1,10 @@
 //! `rekindle`: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use rekindle::cmd;
+
+fn main() -> ExitCode {
+    cmd::run(cmd::Cli::parse())
+}

@@ -127,7 +127,7 @@ class Signer:
                     if not any(file.name.startswith(name) for name in leave)]
         # Each call of rpmsign holds one lock and one process; two at once use both cores.
         halves = [packages[0::2], packages[1::2]]
-        command = ["rpmsign", "--define", "_gpg_name rekindle lab", "--define", f"_gpg_path {self.home}",
+        command = ["rpmsign", "--define", "__gpg /usr/bin/gpg", "--define", "_gpg_name rekindle lab", "--define", f"_gpg_path {self.home}",
                    "--addsign"]
         with log.open("ab") as out:
             running = [subprocess.Popen([*command, *map(str, half)], stdin=subprocess.DEVNULL, stdout=out,

@@ -1,0 +1,61 @@
+//! Changing `cluster.toml` on disk: one writer at a time, the new text whole or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, fchown};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::cluster::Findings;
+
+/// Why the file stays as it is.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot change {path}: {source}; it stays as it is")]
+pub struct ChangeError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The right to change the file; other commands wait for it.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _held: Flock<File>,
+}
+
+impl Lock {
+    /// Waits until no other command changes the file.
+    pub fn take(path: &Path) -> Result<Self, ChangeError> {
+        let fail = |source| ChangeError { path: path.to_owned(), source };
+        // A name of its own: the file itself is replaced, and a lock on the old one is worth nothing.
+        let lock = PathBuf::from(format!("{}.lock", path.display()));
+        let file = OpenOptions::new().create(true).append(true).open(lock).map_err(fail)?;
+        let held = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| fail(io::Error::from(errno)))?;
+        Ok(Self { path: path.to_owned(), _held: held })
+    }
+
+    /// Puts the new text in place of the old in one step; mode and owner stay.
+    pub fn replace(&self, text: &str) -> Result<(), ChangeError> {
+        let change = || -> io::Result<()> {
+            let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
+            let dir = dir.unwrap_or(Path::new("."));
+            let old = std::fs::metadata(&self.path)?;
+            let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
+            fresh.write_all(text.as_bytes())?;
+            fresh.as_file().set_permissions(old.permissions())?;
+            fchown(fresh.as_file(), Some(old.uid()), Some(old.gid()))?;
+            fresh.as_file().sync_all()?;
+            fresh.persist(&self.path)?;
+            File::open(dir)?.sync_all()
+        };
+        change().map_err(|source| ChangeError { path: self.path.clone(), source })
+    }
+}
+
+/// What a change would break, told as a refusal.
+pub fn refused(found: &Findings) -> String {
+    let messages: Vec<_> = found.list.iter().map(|finding| finding.message.as_str()).collect();
+    format!("not added: {}", messages.join("; "))
+}

@@ -1,0 +1,108 @@
+//! The owner's commands: arguments -> one call -> what is printed.
+//!
+//! Exit codes: 0 done, 1 findings (something of the owner's is wrong), 2 failure.
+
+mod check;
+mod init;
+mod log;
+mod machines;
+mod node;
+mod out;
+mod render;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::cluster::{Cluster, Findings};
+use crate::journal::Journal;
+
+/// Give old computers a second life as a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "rekindle", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    files: Files,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where things are kept.
+#[derive(Debug, Clone, Args)]
+struct Files {
+    /// What the owner wants
+    #[arg(long, global = true, env = "REKINDLE_CONFIG", value_name = "FILE")]
+    #[arg(default_value = "/etc/rekindle/cluster.toml")]
+    config: PathBuf,
+    /// Folder of the journal and the secrets
+    #[arg(long, global = true, env = "REKINDLE_STATE", value_name = "DIR")]
+    #[arg(default_value = "/var/lib/rekindle")]
+    state: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a commented cluster.toml from this machine's own interfaces
+    Init(init::Init),
+    /// Check cluster.toml and the install trees it names
+    Check(check::Check),
+    /// Serve DHCP, TFTP and HTTP on the private interface
+    Serve(serve::Serve),
+    /// Add, list, remove and reinstall nodes
+    #[command(subcommand)]
+    Node(node::Node),
+    /// List machines that asked to boot and are not in the cluster
+    Machines(machines::Machines),
+    /// Show what happened
+    Log(log::Log),
+    /// Print what a node would get, secrets masked
+    Render(render::Render),
+}
+
+/// Something of the owner's is wrong: exit code 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Wrong(String);
+
+/// Runs the command of these arguments; errors are printed, one line each.
+pub fn run(cli: Cli) -> ExitCode {
+    let Cli { files, command } = cli;
+    let done = match command {
+        Command::Init(init) => init.run(&files),
+        Command::Check(check) => check.run(&files),
+        Command::Serve(serve) => serve.run(&files),
+        Command::Node(node) => node.run(&files),
+        Command::Machines(machines) => machines.run(&files),
+        Command::Log(log) => log.run(&files),
+        Command::Render(render) => render.run(&files),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let findings = error.downcast_ref::<Findings>().is_some();
+            let wrong = error.downcast_ref::<Wrong>().is_some();
+            out::error(&error);
+            if findings || wrong { ExitCode::from(1) } else { ExitCode::from(2) }
+        }
+    }
+}
+
+impl Files {
+    fn text(&self) -> anyhow::Result<String> {
+        std::fs::read_to_string(&self.config).with_context(|| {
+            format!("cannot read {} (`rekindle init` writes one)", self.config.display())
+        })
+    }
+
+    fn cluster(&self) -> anyhow::Result<Cluster> {
+        Ok(Cluster::parse(&self.text()?, &self.config)?)
+    }
+
+    fn journal(&self) -> anyhow::Result<Journal> {
+        Ok(Journal::open(&self.state)?)
+    }
+}
