@@ -242,3 +242,6 @@ impl Server {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests;
