@@ -21,17 +21,15 @@ fn peer(last: u8, port: u16) -> SocketAddrV4 {
 }
 
 fn start(server: &mut Server, bytes: &[u8], from: SocketAddrV4) -> TransferId {
-    match server.handle_request(bytes, from, START) {
-        Step::Start { id, .. } => id,
-        other => panic!("{other:?}"),
-    }
+    let step = server.handle_request(bytes, from, START);
+    let Step::Start { id, .. } = step else { panic!("{step:?}") };
+    id
 }
 
 fn refused(server: &mut Server, bytes: &[u8]) -> u8 {
-    match server.handle_request(bytes, peer(50, 2000), START) {
-        Step::Refuse { bytes, .. } => bytes[3],
-        other => panic!("{other:?}"),
-    }
+    let step = server.handle_request(bytes, peer(50, 2000), START);
+    let Step::Refuse { bytes, .. } = step else { panic!("{step:?}") };
+    bytes[3]
 }
 
 /// Fetches to the end; returns the bytes.

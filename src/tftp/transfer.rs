@@ -93,13 +93,19 @@ impl Transfer {
             return;
         }
         self.tries += 1;
-        if self.tries > LAST_TRIES && self.acked && self.base == self.last {
+        if self.tries > LAST_TRIES && self.lacks_last_ack() {
             self.end(Outcome::Delivered);
         } else if self.tries >= TRIES_MAX {
             self.end(Outcome::Abandoned);
         } else {
             self.rewind(now);
         }
+    }
+
+    /// The client's port is closed: it has given up, or it has all and said nothing.
+    pub fn handle_closed(&mut self) {
+        let has_all = self.lacks_last_ack() && self.sent > self.last;
+        self.end(if has_all { Outcome::Delivered } else { Outcome::Abandoned });
     }
 
     /// Sends the first packet again: the client's request came twice, so it missed the answer.
@@ -172,6 +178,10 @@ impl Transfer {
         if self.base > self.last {
             self.end(Outcome::Delivered);
         }
+    }
+
+    fn lacks_last_ack(&self) -> bool {
+        self.acked && self.base == self.last
     }
 
     fn rewind(&mut self, now: Duration) {
