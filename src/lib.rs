@@ -2,22 +2,37 @@
 //!
 //! Two facts and one function: what the owner wants is [`cluster::Cluster`], what happened is a
 //! journal folded into [`stage::State`], and [`boot::decide`] says what a machine gets now.
-//! Protocols are pure (bytes and time in, bytes out); only `serve` and `cmd` touch sockets,
-//! clocks and files. The modules below stand bottom layer first.
+//! Protocols are pure (bytes and time in, bytes out); only the shells at the bottom of this list
+//! touch sockets, clocks and files. Each module uses only modules above it.
 
+// Words.
 pub mod mac;
 pub mod machine;
 pub mod name;
 
+// What the owner wants, what there is to install, what has happened.
 pub mod cluster;
 pub mod media;
 pub mod stage;
 
-pub mod journal;
-
+// The decision, and who may have what.
 pub mod boot;
 pub mod trust;
 
+// Texts.
+pub mod artifacts;
+pub mod escape;
+pub mod firewall;
+pub mod ipxe;
+pub mod kickstart;
+
+// Protocols, and the whole product as a pure core.
 pub mod dhcp;
 pub mod http;
 pub mod tftp;
+
+pub mod master;
+
+// Shells.
+pub mod journal;
+pub mod sys;

@@ -1,0 +1,145 @@
+//! iPXE scripts: a decision -> the script that carries it out. The texts live in `ipxe/`.
+
+use std::net::Ipv4Addr;
+
+use askama::Template;
+
+use crate::artifacts::base_url;
+use crate::boot::{Decision, Hold};
+use crate::cluster::{Cluster, Node};
+use crate::escape::{IpxeText, KernelArgs, Unwritable};
+use crate::mac::Mac;
+use crate::media::Tree;
+use crate::name::{NodeName, OsName};
+use crate::trust::Token;
+
+/// Why there is no script.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScriptError {
+    /// This decision needs none.
+    #[error("this machine gets no script")]
+    NoScript,
+    /// A value does not fit.
+    #[error("node `{node}`: {fault}")]
+    Value {
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        fault: Unwritable,
+    },
+    /// The template engine failed.
+    #[error("script of {mac}: {reason}")]
+    Template {
+        /// Whose.
+        mac: Mac,
+        /// Its word.
+        reason: String,
+    },
+}
+
+#[derive(Template)]
+#[template(path = "install.ipxe")]
+struct Install<'a> {
+    name: &'a NodeName,
+    mac: Mac,
+    mac_hyphens: String,
+    base: String,
+    node_url: String,
+    master: Ipv4Addr,
+    os: &'a OsName,
+    kernel: &'a str,
+    initrd: &'a str,
+    args: KernelArgs,
+}
+
+#[derive(Template)]
+#[template(path = "local.ipxe")]
+struct Local<'a> {
+    name: &'a NodeName,
+    mac: Mac,
+}
+
+#[derive(Template)]
+#[template(path = "hold.ipxe")]
+struct Wait {
+    mac: Mac,
+    mac_hyphens: String,
+    base: String,
+    reason: IpxeText,
+    advice: IpxeText,
+}
+
+/// Renders the script of a machine. `install` must be given for an install decision.
+pub fn render(
+    cluster: &Cluster,
+    mac: Mac,
+    decision: &Decision<'_>,
+    install: Option<(&Tree, &Token)>,
+) -> Result<String, ScriptError> {
+    let text = match (decision, install) {
+        (Decision::Install { node, .. }, Some((tree, token))) => {
+            install_script(cluster, node, tree, token)?.render()
+        }
+        (Decision::LocalBoot(node), _) => Local { name: &node.name, mac }.render(),
+        (Decision::Hold(hold), _) => wait(cluster, mac, *hold).render(),
+        (
+            Decision::Install { .. }
+            | Decision::Ignore(_)
+            | Decision::Address
+            | Decision::NoLoader(_)
+            | Decision::Chainload(_),
+            _,
+        ) => return Err(ScriptError::NoScript),
+    };
+    text.map_err(|error| ScriptError::Template { mac, reason: error.to_string() })
+}
+
+fn install_script<'a>(
+    cluster: &Cluster,
+    node: &'a Node,
+    tree: &'a Tree,
+    token: &Token,
+) -> Result<Install<'a>, ScriptError> {
+    let base = base_url(cluster);
+    let args = KernelArgs::new(&node.kernel_args)
+        .map_err(|fault| ScriptError::Value { node: node.name.clone(), fault })?;
+    Ok(Install {
+        name: &node.name,
+        mac: node.mac,
+        mac_hyphens: node.mac.hyphens(),
+        node_url: format!("{base}/node/{}", token.reveal()),
+        master: cluster.network().address,
+        os: &node.os,
+        kernel: &tree.kernel,
+        initrd: &tree.initrd,
+        args,
+        base,
+    })
+}
+
+fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
+    let (reason, advice) = match hold {
+        Hold::Unknown => (
+            "It is not in the cluster yet.".to_owned(),
+            format!("On the master: rekindle node add --mac {mac}"),
+        ),
+        Hold::OldAddress(node) => (
+            format!("It is {} now and asks for its own address.", node.name),
+            "Nothing to do.".to_owned(),
+        ),
+        Hold::TriesUsedUp(node) => (
+            format!("The installation of {} failed too often.", node.name),
+            format!("On the master: rekindle log {0}, then rekindle node reinstall {0}", node.name),
+        ),
+    };
+    Wait {
+        mac,
+        mac_hyphens: mac.hyphens(),
+        base: base_url(cluster),
+        reason: IpxeText::new(&reason),
+        advice: IpxeText::new(&advice),
+    }
+}
+
+#[cfg(test)]
+mod tests;

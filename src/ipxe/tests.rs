@@ -1,0 +1,44 @@
+use super::*;
+use crate::boot::decide;
+use crate::cluster::sample::{cluster, mac};
+use crate::machine::{Arch, Asker, Machine};
+use crate::media::tests::tree;
+use crate::stage::Event;
+use crate::stage::tests::state;
+
+fn script(events: &[Event], last: u8, ip: Ipv4Addr) -> String {
+    let (cluster, state, tree, token) = (cluster(), state(events), tree(), Token::masked());
+    let asker = Asker::Ipxe { arch: Arch::Bios, http: true };
+    let machine = Machine { mac: mac(last), asker, ip: Some(ip) };
+    let decision = decide(&cluster, &state, &machine);
+    render(&cluster, mac(last), &decision, Some((&tree, &token))).expect("script")
+}
+
+const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 10);
+
+#[test]
+fn an_armed_node_runs_the_installer_of_its_tree() {
+    let text = script(&[Event::Armed], 1, OWN);
+    assert!(text.starts_with("#!ipxe\n"));
+    assert!(text.contains(
+        "\nkernel --name vmlinuz http://192.168.10.1/tree/el9/images/pxeboot/vmlinuz initrd=initrd.img \
+         inst.ks=http://192.168.10.1/node/TOKEN-MASKED/ks inst.stage2=http://192.168.10.1/tree/el9 "
+    ), "{text}");
+    assert!(text.contains(" BOOTIF=01-52-54-00-aa-bb-01 ip=dhcp nameserver=192.168.10.1 "));
+    assert!(text.contains(" console=ttyS0 || goto retry\n"));
+}
+
+#[test]
+fn an_installed_node_boots_its_disk_in_its_firmwares_way() {
+    let text = script(&[], 1, OWN);
+    assert!(
+        text.contains("iseq ${platform} efi && exit 1 ||\nsanboot --no-describe --drive 0x80 ||\n")
+    );
+}
+
+#[test]
+fn a_stranger_sees_what_its_owner_must_type() {
+    let text = script(&[], 99, Ipv4Addr::new(192, 168, 10, 200));
+    assert!(text.contains("rekindle node add --mac 52:54:00:aa:bb:63\n"), "{text}");
+    assert!(!text.contains("kernel"), "nothing is installed");
+}

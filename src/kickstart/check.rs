@@ -1,0 +1,183 @@
+//! What ksvalidator does not catch, checked on every rendered kickstart.
+
+/// What makes a kickstart unsound.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A carriage return: bash would take it as part of a word.
+    #[error("line {line} holds a carriage return")]
+    CarriageReturn {
+        /// Where.
+        line: usize,
+    },
+    /// A section without `%end`, or a `%end` without a section.
+    #[error("line {line}: sections are not closed one by one")]
+    Section {
+        /// Where.
+        line: usize,
+    },
+    /// A command that may stand there once stands there twice.
+    #[error("line {line}: `{command}` is there twice")]
+    Twice {
+        /// Where.
+        line: usize,
+        /// Which.
+        command: String,
+    },
+    /// Something that must be there is not.
+    #[error("`{0}` is missing")]
+    Missing(String),
+    /// A program that Anaconda's environment lacks.
+    #[error("line {line}: `{program}` does not exist in the installer")]
+    NoSuchProgram {
+        /// Where.
+        line: usize,
+        /// Which.
+        program: String,
+    },
+    /// It is larger than any sane kickstart.
+    #[error("{bytes} bytes are too many")]
+    Size {
+        /// How large.
+        bytes: usize,
+    },
+}
+
+const BYTES_MAX: usize = 1 << 20;
+
+/// Commands of which Anaconda takes the last one and says nothing.
+const ONCE: [&str; 10] = [
+    "url",
+    "rootpw",
+    "bootloader",
+    "timezone",
+    "lang",
+    "keyboard",
+    "clearpart",
+    "network",
+    "selinux",
+    "reboot",
+];
+
+/// Removed from the installer's image (lorax, runtime-cleanup.tmpl) in one release or another.
+const ABSENT: [&str; 20] = [
+    "base64",
+    "nproc",
+    "timeout",
+    "stat",
+    "shuf",
+    "nohup",
+    "install",
+    "truncate",
+    "sha512sum",
+    "whoami",
+    "yes",
+    "free",
+    "pgrep",
+    "pkill",
+    "uptime",
+    "ss",
+    "tc",
+    "iptables",
+    "ssh-keygen",
+    "openssl",
+];
+
+/// Checks a whole kickstart.
+pub(super) fn check(text: &str, fqdn: &str, node_url: &str) -> Result<(), Fault> {
+    if text.len() > BYTES_MAX {
+        return Err(Fault::Size { bytes: text.len() });
+    }
+    for needed in [format!("--hostname={fqdn} "), node_url.to_owned(), "\nreboot\n".to_owned()] {
+        if !text.contains(&needed) {
+            return Err(Fault::Missing(needed.trim().to_owned()));
+        }
+    }
+    let mut section: Option<&str> = None;
+    let mut seen: Vec<&str> = vec![];
+    for (index, content) in text.lines().enumerate() {
+        let line = index + 1;
+        if content.contains('\r') {
+            return Err(Fault::CarriageReturn { line });
+        }
+        match (section, content.split_whitespace().next()) {
+            (Some(_), Some("%end")) => section = None,
+            (None, Some("%end")) => return Err(Fault::Section { line }),
+            (Some(open), Some(word)) if is_section(word) && !is_script(open) => {
+                return Err(Fault::Section { line });
+            }
+            (Some(open), Some(_)) if outside_target(open) => programs(content, line)?,
+            (None, Some(word)) if is_section(word) => section = Some(content),
+            (None, Some(word)) if ONCE.contains(&word) => {
+                if seen.contains(&word) {
+                    return Err(Fault::Twice { line, command: word.to_owned() });
+                }
+                seen.push(word);
+            }
+            _ => {}
+        }
+    }
+    if section.is_some() {
+        return Err(Fault::Section { line: text.lines().count() });
+    }
+    Ok(())
+}
+
+fn is_section(word: &str) -> bool {
+    word.starts_with('%') && !matches!(word, "%end" | "%include")
+}
+
+fn is_script(open: &str) -> bool {
+    ["%pre", "%post", "%onerror"].iter().any(|name| open.starts_with(name))
+}
+
+/// Scripts that run with the installer's own programs.
+fn outside_target(open: &str) -> bool {
+    open.starts_with("%pre") || open.starts_with("%onerror") || open.contains("--nochroot")
+}
+
+fn programs(content: &str, line: usize) -> Result<(), Fault> {
+    let code = content.trim();
+    if code.starts_with('#') {
+        return Ok(());
+    }
+    let mut words =
+        code.split(|letter: char| letter.is_whitespace() || "|;&()`$\"'".contains(letter));
+    match words.find(|word| ABSENT.contains(word)) {
+        Some(program) => Err(Fault::NoSuchProgram { line, program: program.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "url --url=x\nnetwork --hostname=n.d --activate\nreboot\n%pre\ncurl http://m/node/t/event/pre\n%end\n";
+
+    fn fault(text: &str) -> Option<Fault> {
+        check(text, "n.d", "http://m/node/t").err()
+    }
+
+    #[test]
+    fn a_sound_kickstart_passes() {
+        assert_eq!(fault(GOOD), None);
+    }
+
+    #[test]
+    fn what_ksvalidator_lets_through_is_found() {
+        let with = |from: &str, to: &str| fault(&GOOD.replace(from, to));
+        assert_eq!(with("reboot\n", "reboot\r\n"), Some(Fault::Missing("reboot".to_owned())));
+        assert_eq!(with("curl", "curl\r"), Some(Fault::CarriageReturn { line: 5 }));
+        assert_eq!(with("%end\n", ""), Some(Fault::Section { line: 5 }));
+        assert_eq!(with("reboot", "reboot\n%end"), Some(Fault::Section { line: 4 }));
+        assert_eq!(
+            with("reboot", "url --url=y\nreboot"),
+            Some(Fault::Twice { line: 3, command: "url".to_owned() })
+        );
+        assert_eq!(with("n.d", "other"), Some(Fault::Missing("--hostname=n.d".to_owned())));
+        assert_eq!(
+            with("curl", "x=$(nproc); curl"),
+            Some(Fault::NoSuchProgram { line: 5, program: "nproc".to_owned() })
+        );
+    }
+}

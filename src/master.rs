@@ -1,0 +1,364 @@
+//! The whole product without sockets, files or clocks: what comes in -> what is to be written
+//! down, and what goes out.
+//!
+//! [`Master`] holds the snapshot that every decision is made over. The shells feed it requests
+//! and entries of the journal; the events it returns must be on the disk before its reply leaves.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::boot::{self, Decision, Grant, Refusal, Release};
+use crate::cluster::{Cluster, Scheduler};
+use crate::http::report::{self, StageName};
+use crate::http::{Endpoint, FilePath, Method, NoEndpoint, NodeEndpoint, Root, route};
+use crate::mac::Mac;
+use crate::machine::{Arch, Asker, Loader, Machine};
+use crate::media::Tree;
+use crate::name::OsName;
+use crate::stage::{Entry, Event, Report, Stage, State, TimestampMs};
+use crate::trust::{Secrets, Token};
+use crate::{ipxe, kickstart};
+
+/// What the owner wants and what was found of it: one immutable snapshot.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// `cluster.toml`.
+    pub cluster: Cluster,
+    /// The install tree of every os in it.
+    pub trees: BTreeMap<OsName, Tree>,
+}
+
+/// The core.
+#[derive(Debug)]
+pub struct Master {
+    site: Arc<Site>,
+    secrets: Arc<Secrets>,
+    state: State,
+    /// The tokens that are good for something, by their text. At most one a machine.
+    tokens: BTreeMap<Token, Grant>,
+}
+
+/// A request on the node plane.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Who asks. The source of a TCP connection, so it was there to answer.
+    pub peer: Ipv4Addr,
+    /// GET (also HEAD) or POST.
+    pub method: Method,
+    /// Target without query.
+    pub path: &'a str,
+    /// What was posted, at most [`report::BODY_MAX`] bytes.
+    pub body: &'a [u8],
+}
+
+/// An event to be written down.
+pub type Record = (Mac, Event);
+
+/// What a request leads to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Must be durable before `reply` leaves; if that fails, a 503 leaves instead.
+    pub records: Vec<Record>,
+    /// The answer.
+    pub reply: Reply,
+}
+
+/// An answer over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// 200 with a text made for the asker. Never kept by caches.
+    Text(String),
+    /// 200 with secret bytes.
+    Secret(Vec<u8>),
+    /// A loader out of memory.
+    Loader(Loader),
+    /// A file of an os.
+    File {
+        /// Which os.
+        os: OsName,
+        /// Which folder of it.
+        root: Root,
+        /// The file.
+        path: FilePath,
+    },
+    /// No.
+    Refused(Refused),
+}
+
+/// Why a request is refused. Its text is one line that helps who reads the installer's log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// 404.
+    #[error("not found")]
+    NotFound,
+    /// 405.
+    #[error("only {allow} here")]
+    Method {
+        /// The `Allow` header.
+        allow: &'static str,
+    },
+    /// 400.
+    #[error("{0}")]
+    Malformed(String),
+    /// 410: was there once, or belongs to somebody else. Which one is not told to strangers.
+    #[error("gone: {0}")]
+    Gone(&'static str),
+    /// 503: try again.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Refused {
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::NotFound => 404,
+            Self::Method { .. } => 405,
+            Self::Malformed(_) => 400,
+            Self::Gone(_) => 410,
+            Self::Unavailable(_) => 503,
+        }
+    }
+}
+
+impl From<NoEndpoint> for Refused {
+    fn from(none: NoEndpoint) -> Self {
+        match none {
+            NoEndpoint::NotFound => Self::NotFound,
+            NoEndpoint::Method { allow } => Self::Method { allow },
+        }
+    }
+}
+
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
+        Self { records: vec![], reply }
+    }
+}
+
+impl From<Refused> for Outcome {
+    fn from(refused: Refused) -> Self {
+        Reply::Refused(refused).into()
+    }
+}
+
+impl Master {
+    /// Starts with nothing known of the past; feed the journal to [`Self::apply`].
+    pub fn new(site: Arc<Site>, secrets: Arc<Secrets>) -> Self {
+        Self { site, secrets, state: State::default(), tokens: BTreeMap::new() }
+    }
+
+    /// The snapshot of what the owner wants.
+    pub fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// The fold of the journal.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Takes a new snapshot.
+    pub fn reload(&mut self, site: Arc<Site>) {
+        self.site = site;
+    }
+
+    /// Takes the next entry of the journal; returns the stage when it changed.
+    pub fn apply(&mut self, entry: &Entry) -> Option<(Stage, Stage)> {
+        let stage = |state: &State| {
+            state.progress(entry.mac).map_or(Stage::Idle, |progress| progress.stage)
+        };
+        let before = stage(&self.state);
+        self.state.apply(entry);
+        if matches!(entry.event, Event::Armed | Event::Disarmed) {
+            self.tokens.retain(|_, grant| grant.mac != entry.mac);
+        }
+        if entry.event == Event::Armed {
+            let grant = Grant { mac: entry.mac, arm: entry.seq };
+            self.tokens.insert(self.secrets.token(grant), grant);
+        }
+        let after = stage(&self.state);
+        (before != after).then_some((before, after))
+    }
+
+    /// Answers a request of the node plane.
+    pub fn handle_http(&self, request: &Request<'_>, now: TimestampMs) -> Outcome {
+        match route(request.method, request.path) {
+            Err(none) => Refused::from(none).into(),
+            Ok(Endpoint::Script(mac)) => self.script(mac, request.peer),
+            Ok(Endpoint::Loader(loader)) => Reply::Loader(loader).into(),
+            Ok(Endpoint::File { os, root, path }) => Reply::File { os, root, path }.into(),
+            Ok(Endpoint::Node { token, what }) => match self.tokens.get(token.as_str()) {
+                None => Refused::Gone("this token is not valid (any more)").into(),
+                Some(grant) => self.node(*grant, what, request, now),
+            },
+        }
+    }
+
+    fn script(&self, mac: Mac, peer: Ipv4Addr) -> Outcome {
+        let asker = Asker::Ipxe { arch: Arch::Bios, http: true };
+        let machine = Machine { mac, asker, ip: Some(peer) };
+        let decision = boot::decide(&self.site.cluster, &self.state, &machine);
+        let order = match decision {
+            Decision::Install { node, arm } => {
+                let Some(tree) = self.site.trees.get(&node.os) else {
+                    return Refused::Unavailable(format!("no tree of {} here", node.os)).into();
+                };
+                let token = self.secrets.token(Grant { mac, arm: arm.seq });
+                ipxe::render(&self.site.cluster, mac, &decision, Some((tree, &token)))
+            }
+            Decision::Hold(_)
+            | Decision::LocalBoot(_)
+            | Decision::Ignore(_)
+            | Decision::Address
+            | Decision::NoLoader(_)
+            | Decision::Chainload(_) => ipxe::render(&self.site.cluster, mac, &decision, None),
+        };
+        match order {
+            Err(error) => Refused::Unavailable(error.to_string()).into(),
+            Ok(text) => {
+                Outcome { records: self.script_record(mac, &decision), reply: Reply::Text(text) }
+            }
+        }
+    }
+
+    /// Scripts of nodes are written down; a waiting machine asks every few seconds, once is enough.
+    fn script_record(&self, mac: Mac, decision: &Decision<'_>) -> Vec<Record> {
+        let Some(plan) = decision.plan() else { return vec![] };
+        if self.site.cluster.node_by_mac(mac).is_none() {
+            return vec![];
+        }
+        let stage = self.state.progress(mac).map(|progress| progress.stage);
+        let repeated = matches!(decision, Decision::Hold(_)) && stage == Some(Stage::Held);
+        let moving = matches!(decision, Decision::Hold(boot::Hold::OldAddress(_)));
+        if repeated || moving { vec![] } else { vec![(mac, Event::ScriptSent { plan })] }
+    }
+
+    fn node(
+        &self,
+        grant: Grant,
+        what: NodeEndpoint,
+        request: &Request<'_>,
+        now: TimestampMs,
+    ) -> Outcome {
+        let outcome = match what {
+            NodeEndpoint::Kickstart => self.kickstart(grant, request.peer, now),
+            NodeEndpoint::MungeKey => self.munge_key(grant, request.peer),
+            NodeEndpoint::HostCertificate => self.host_certificate(grant, request),
+            NodeEndpoint::Event(stage) => self.event(grant, stage, request),
+        };
+        outcome.unwrap_or_else(Outcome::from)
+    }
+
+    fn kickstart(
+        &self,
+        grant: Grant,
+        peer: Ipv4Addr,
+        now: TimestampMs,
+    ) -> Result<Outcome, Refused> {
+        let cluster = &self.site.cluster;
+        let node = granted(boot::release_kickstart(cluster, &self.state, grant, peer, now))?;
+        let tree = self.site.trees.get(&node.os);
+        let tree =
+            tree.ok_or_else(|| Refused::Unavailable(format!("no tree of {} here", node.os)))?;
+        let token = self.secrets.token(grant);
+        let order =
+            kickstart::Order { cluster, node, tree, token: &token, keys: self.secrets.public() };
+        let text =
+            kickstart::render(&order).map_err(|error| Refused::Unavailable(error.to_string()))?;
+        let first = self.stage(grant.mac) == Stage::Script;
+        let release = (grant.mac, Event::Released { arm: grant.arm });
+        let records = if first { vec![release] } else { vec![] };
+        Ok(Outcome { records, reply: Reply::Text(text) })
+    }
+
+    fn munge_key(&self, grant: Grant, peer: Ipv4Addr) -> Result<Outcome, Refused> {
+        granted(boot::release_secret(&self.site.cluster, &self.state, grant, peer))?;
+        match self.site.cluster.scheduler() {
+            Scheduler::Torque => Ok(Reply::Secret(self.secrets.munge_key().to_vec()).into()),
+            Scheduler::None => Err(Refused::NotFound),
+        }
+    }
+
+    fn host_certificate(&self, grant: Grant, request: &Request<'_>) -> Result<Outcome, Refused> {
+        let cluster = &self.site.cluster;
+        let node = granted(boot::release_secret(cluster, &self.state, grant, request.peer))?;
+        let key = String::from_utf8_lossy(request.body);
+        self.secrets
+            .sign_host_key(cluster, node, &key)
+            .map(|certificate| Reply::Text(format!("{certificate}\n")).into())
+            .map_err(|error| Refused::Malformed(error.to_string()))
+    }
+
+    fn event(
+        &self,
+        grant: Grant,
+        stage: StageName,
+        request: &Request<'_>,
+    ) -> Result<Outcome, Refused> {
+        let node = self.site.cluster.node_by_mac(grant.mac);
+        if node.is_none_or(|node| node.ip != request.peer) {
+            return Err(Refused::Gone("this token is not valid (any more)"));
+        }
+        let report = report::report(stage, request.body)
+            .ok_or_else(|| Refused::Malformed("packages are reported as DONE/TOTAL".to_owned()))?;
+        let news = self.is_news(grant, &report)?;
+        let event = Event::Reported { arm: grant.arm, report };
+        let records = if news { vec![(grant.mac, event)] } else { vec![] };
+        Ok(Outcome { records, reply: Reply::Text("ok\n".to_owned()) })
+    }
+
+    /// Whether a report says something new. Repeating the last word is fine (its answer may have
+    /// been lost) and changes nothing; reports of a used-up arming are refused.
+    fn is_news(&self, grant: Grant, report: &Report) -> Result<bool, Refused> {
+        let progress = self.state.progress(grant.mac);
+        let armed = progress.and_then(|progress| progress.arm).is_some();
+        let by = progress.and_then(|progress| progress.installed_by);
+        match (report, self.stage(grant.mac)) {
+            (Report::Packages { done, total }, _) if armed => {
+                let before = progress.and_then(|progress| progress.packages);
+                Ok(report::is_milestone(before, *done, *total))
+            }
+            _ if armed => Ok(true),
+            (Report::FirstBoot { .. }, Stage::Installed) if by == Some(grant.arm) => Ok(true),
+            (Report::FirstBoot { .. }, Stage::Ready) | (Report::Installed, Stage::Installed)
+                if by == Some(grant.arm) =>
+            {
+                Ok(false)
+            }
+            _ => Err(Refused::Gone("this permission to install is over")),
+        }
+    }
+
+    /// Takes a line that an installer wrote into its log stream. The peer's address is all that
+    /// names it, so it moves nothing but the package counter of a node that is installing.
+    pub fn handle_log_line(&self, peer: Ipv4Addr, line: &str) -> Option<Record> {
+        let (done, total) = report::packages_in_log(line)?;
+        let node = self.site.cluster.node_by_ip(peer)?;
+        let progress = self.state.progress(node.mac)?;
+        let arm = progress.arm?;
+        let installing = matches!(progress.stage, Stage::Pre | Stage::Disk | Stage::Packages);
+        if !installing || !report::is_milestone(progress.packages, done, total) {
+            return None;
+        }
+        let report = Report::Packages { done, total };
+        Some((node.mac, Event::Reported { arm: arm.seq, report }))
+    }
+
+    fn stage(&self, mac: Mac) -> Stage {
+        self.state.progress(mac).map_or(Stage::Idle, |progress| progress.stage)
+    }
+}
+
+fn granted(release: Release<'_>) -> Result<&crate::cluster::Node, Refused> {
+    match release {
+        Release::Granted(node) => Ok(node),
+        Release::Refused(Refusal::Passed) => {
+            Err(Refused::Gone("already fetched; the next boot of the node gets a new one"))
+        }
+        Release::Refused(Refusal::Over | Refusal::WrongAddress { .. }) => {
+            Err(Refused::Gone("this token is not valid (any more)"))
+        }
+    }
+}

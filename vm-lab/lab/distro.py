@@ -1,0 +1,248 @@
+"""The EL-shaped test distribution: an install tree that Anaconda's ways fit, made of Debian's files.
+
+Real: kernel, rpm packages and their transaction, dnf, createrepo_c, package signatures, grub.
+Stand-ins, and named so: the installer (distro/installer.py), pbs_mom, openmpi, torque's files.
+Built once, kept under .work/ by a hash of everything it is made from.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import rpms
+from .shell import LAB, WORK, LabError, run, say
+
+SUITE = "bookworm"
+RECIPE = LAB / "distro"
+
+# What the installed system is made of.
+PACKAGES = """systemd-sysv dbus udev kmod openssh-server openssh-client iproute2 iputils-ping chrony
+network-manager grub-pc-bin grub-efi-amd64-bin grub2-common e2fsprogs xfsprogs dosfstools efibootmgr
+less procps curl netbase passwd util-linux libpam-systemd nftables munge dnf rpm tzdata hostname
+tar""".split()
+
+# What the installer loads: disks, cards and file systems of old and virtual machines.
+INSTALLER_MODULES = """crc32c_generic crc32c_intel libcrc32c virtio_pci virtio_net e1000 e1000e 8139too
+8139cp e100 pcnet32 ne2k_pci r8169 vmxnet3 af_packet virtio_blk virtio_scsi ahci ata_piix sd_mod nvme
+loop squashfs overlay ext4 vfat nls_cp437 nls_ascii nls_iso8859_1 xfs efivarfs""".split()
+
+# What the installed system loads besides: its firewall.
+TARGET_MODULES = INSTALLER_MODULES + """nf_tables nft_ct nft_limit nft_log nft_reject_inet nf_log_syslog
+nf_conntrack nft_compat""".split()
+
+# Not in Anaconda's environment, so not here: a %pre that needs them must fail in the lab.
+ABSENT = "base64 nproc timeout shuf nohup install truncate sha512sum whoami ssh-keygen openssl".split()
+
+
+@dataclass(frozen=True)
+class Distro:
+    """A built distribution."""
+
+    dir: Path
+
+    tree = property(lambda self: self.dir / "tree")
+    repo = property(lambda self: self.dir / "repo")
+    key = property(lambda self: self.dir / "RPM-GPG-KEY-lab")
+    kernel = property(lambda self: self.dir / "tree/images/pxeboot/vmlinuz")
+    probe = property(lambda self: self.dir / "probe.img")
+
+
+def fingerprint() -> str:
+    """Changes whenever something changes that the distribution is made from."""
+    digest = hashlib.sha256()
+    for file in sorted([*RECIPE.rglob("*"), Path(__file__), Path(rpms.__file__)]):
+        if file.is_file() and "__pycache__" not in file.parts:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build() -> Distro:
+    """Builds the distribution, or finds it built."""
+    dir = WORK / "distro" / fingerprint()
+    if (dir / "complete").exists():
+        return Distro(dir)
+    for old in (WORK / "distro").glob("*"):
+        shutil.rmtree(old)
+    dir.mkdir(parents=True)
+    log = dir / "build.log"
+    say("building the EL-shaped test distribution (once, some minutes)")
+    target, stage2 = dir / "target", dir / "stage2"
+    root(target, log)
+    kernel = fetch_kernel(dir, log)
+    say("  installer environment (stage 2)")
+    run("cp", "-a", target, stage2)
+    make_stage2(stage2, log)
+    say("  the node's own files")
+    furnish(target, kernel, dir)
+    say("  packages: Debian's files under Enterprise Linux names, signed")
+    signer = rpms.Signer(dir / "gnupg", dir / "RPM-GPG-KEY-lab")
+    rpms.split(target, dir / "tree/Packages", dir / "rpmbuild", kernel.version, log)
+    rpms.extras(dir / "repo", dir / "rpmbuild", log)
+    signer.sign(dir / "tree/Packages", log)
+    signer.sign(dir / "repo", log, leave=["rekindle-lab-unsigned"])
+    run("createrepo_c", "-q", "-g", RECIPE / "comps.xml", dir / "tree", log=log)
+    run("createrepo_c", "-q", dir / "repo", log=log)
+    say("  boot images")
+    images(dir, kernel, stage2, log)
+    treeinfo(dir / "tree")
+    for done in (target, stage2, dir / "rpmbuild", dir / "kernel"):
+        shutil.rmtree(done)
+    (dir / "complete").touch()
+    return Distro(dir)
+
+
+def root(target: Path, log: Path) -> None:
+    """A Debian root that is taken apart into packages afterwards."""
+    say("  a root file system of Debian packages")
+    drop = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "i18n")]
+    run("mmdebstrap", "--variant=minbase", "--mode=root", '--aptopt=APT::Install-Recommends "false"',
+        *drop, f"--include={','.join(PACKAGES)}", SUITE, target, log=log)
+    shutil.rmtree(target / "var/cache/apt", ignore_errors=True)
+    shutil.rmtree(target / "var/lib/apt/lists", ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Debian's generic kernel, unpacked. (The cloud kernel has no drivers of real machines.)"""
+
+    root: Path
+    version: str
+
+    modules = property(lambda self: self.root / "lib/modules" / self.version)
+    image = property(lambda self: self.root / f"boot/vmlinuz-{self.version}")
+
+
+def fetch_kernel(dir: Path, log: Path) -> Kernel:
+    """Downloads the kernel package that linux-image-amd64 stands for."""
+    say("  kernel")
+    depends = run("apt-cache", "depends", "linux-image-amd64").stdout
+    found = re.search(r"Depends: linux-image-(\S+-amd64)$", depends, re.M)
+    if not found:
+        raise LabError("apt knows no kernel behind linux-image-amd64; run apt-get update")
+    version = found.group(1)
+    into = dir / "kernel"
+    into.mkdir()
+    # apt drops its rights to a user of its own, who must be able to write here.
+    into.chmod(0o777)
+    run("apt-get", "download", f"linux-image-{version}", cwd=into, log=log)
+    [package] = into.glob("*.deb")
+    run("dpkg-deb", "-x", package, into / "root", log=log)
+    run("depmod", "-b", into / "root", version, log=log)
+    return Kernel(into / "root", version)
+
+
+def copy_modules(kernel: Kernel, into: Path, names: list[str]) -> None:
+    """Copies modules with all they depend on."""
+    depends = {}
+    for line in (kernel.modules / "modules.dep").read_text().splitlines():
+        file, needs = line.split(":")
+        depends[Path(file).name.split(".ko")[0].replace("-", "_")] = [file, *needs.split()]
+    dest = into / "lib/modules" / kernel.version
+    dest.mkdir(parents=True, exist_ok=True)
+    builtin = (kernel.modules / "modules.builtin").read_text()
+    for name in names:
+        files = depends.get(name.replace("-", "_"))
+        if not files:
+            if not re.search(rf"/{name.replace('_', '[_-]')}\.ko", builtin):
+                say(f"  (this kernel has no module {name})")
+            continue
+        for file in files:
+            (dest / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(kernel.modules / file, dest / file)
+    for name in ("modules.builtin", "modules.order", "modules.builtin.modinfo"):
+        shutil.copy(kernel.modules / name, dest)
+    run("depmod", "-b", into, kernel.version)
+
+
+def make_stage2(stage2: Path, log: Path) -> None:
+    """Anaconda's environment, as far as the stand-in installer needs one."""
+    run("python3", "-m", "pip", "install", "-q", "--no-compile", "--root-user-action=ignore",
+        "--target", stage2 / "usr/lib/python3/dist-packages", "pykickstart==3.78", log=log)
+    shutil.copy(RECIPE / "installer.py", stage2 / "usr/sbin/installer")
+    (stage2 / "usr/sbin/installer").chmod(0o755)
+    for name in ABSENT:
+        for folder in ("usr/bin", "usr/sbin"):
+            (stage2 / folder / name).unlink(missing_ok=True)
+    # Without byte code the parser takes four times as long under emulation.
+    run("chroot", stage2, "python3", "-m", "compileall", "-q", "/usr/lib/python3/dist-packages",
+        "/usr/lib/python3.11", log=log, check=False)
+
+
+def furnish(target: Path, kernel: Kernel, dir: Path) -> None:
+    """Gives the node what Enterprise Linux has and Debian has elsewhere, and the stand-ins."""
+    for file in (RECIPE / "target").rglob("*"):
+        if file.is_file():
+            to = target / file.relative_to(RECIPE / "target")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, to)
+            to.chmod(0o755 if file.read_bytes().startswith(b"#!") else 0o644)
+    (target / "usr/sbin/grub2-install").symlink_to("grub-install")
+    (target / "var/lib/torque").mkdir()
+    (target / "var/lib/torque/server_name").symlink_to("/etc/torque/server_name")
+    (target / "etc/sysconfig").mkdir(exist_ok=True)
+    (target / "etc/yum.repos.d").mkdir(exist_ok=True)
+    # Debian's unit of sshd would run beside Enterprise Linux's.
+    for name in ("ssh.service", "ssh.socket", "ssh@.service", "nftables.service", "chrony.service"):
+        (target / "usr/lib/systemd/system" / name).unlink(missing_ok=True)
+        for wants in (target / "etc/systemd/system").glob(f"*.wants/{name}"):
+            wants.unlink()
+    for alias in ("sshd.service", "chronyd.service"):
+        link = target / "etc/systemd/system" / alias
+        if link.is_symlink():
+            link.unlink()
+    for key in (target / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    for name in ("munge.key",):
+        (target / "etc/munge" / name).unlink(missing_ok=True)
+    # systemctl would hand these to Debian's update-rc.d.
+    shutil.rmtree(target / "etc/init.d", ignore_errors=True)
+    copy_modules(kernel, target / "usr", TARGET_MODULES)
+    boot = target / "boot"
+    shutil.copy(kernel.image, boot / f"vmlinuz-{kernel.version}")
+    early = dir / "early"
+    copy_modules(kernel, early, INSTALLER_MODULES)
+    initramfs(early, RECIPE / "sysroot-init.sh", boot / f"initramfs-{kernel.version}.img")
+
+
+def initramfs(root: Path, init: Path, image: Path) -> None:
+    """Packs busybox, an init script and the folder into an initramfs."""
+    for folder in ("bin", "proc", "sys", "dev", "run", "sysroot", "newroot", "etc", "tmp"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    shutil.copy("/bin/busybox", root / "bin/busybox")
+    shutil.copy(init, root / "init")
+    (root / "init").chmod(0o755)
+    shutil.copy(RECIPE / "udhcpc.sh", root / "udhcpc.sh")
+    (root / "udhcpc.sh").chmod(0o755)
+    image.parent.mkdir(parents=True, exist_ok=True)
+    names = run("find", ".", cwd=root).stdout
+    run("sh", "-c", f"cpio -o -H newc --quiet | gzip -1 > '{image}'", cwd=root, input=names)
+
+
+def images(dir: Path, kernel: Kernel, stage2: Path, log: Path) -> None:
+    """images/ of the tree, and the smallest Linux for the question whether KVM works."""
+    boot = dir / "tree/images/pxeboot"
+    boot.mkdir(parents=True)
+    shutil.copy(kernel.image, boot / "vmlinuz")
+    initramfs(dir / "early", RECIPE / "stage1-init.sh", boot / "initrd.img")
+    shutil.rmtree(dir / "early")
+    initramfs(dir / "tiny", RECIPE / "probe-init.sh", dir / "probe.img")
+    shutil.rmtree(dir / "tiny")
+    skip = """var/lib/dpkg usr/share/doc usr/share/locale usr/share/man usr/share/zoneinfo usr/lib/modules
+        usr/lib/x86_64-linux-gnu/perl usr/lib/x86_64-linux-gnu/perl-base usr/share/perl boot""".split()
+    run("mksquashfs", stage2, dir / "tree/images/install.img", "-noappend", "-comp", "zstd",
+        "-Xcompression-level", "6", "-no-progress", "-quiet", "-e", *skip, log=log)
+
+
+def treeinfo(tree: Path) -> None:
+    """Describes the tree as productmd does, checksums included."""
+    sums = []
+    for name in ("images/install.img", "images/pxeboot/initrd.img", "images/pxeboot/vmlinuz",
+                 "repodata/repomd.xml"):
+        digest = hashlib.sha256((tree / name).read_bytes()).hexdigest()
+        sums.append(f"{name} = sha256:{digest}")
+    text = (RECIPE / "treeinfo").read_text()
+    (tree / ".treeinfo").write_text(text.replace("@CHECKSUMS@", "\n".join(sums)))
+    os.sync()

@@ -1,0 +1,127 @@
+"""The master in its namespace: rekindle itself, its cluster.toml, and ssh to the nodes."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from . import net
+from .distro import Distro
+from .shell import CHECKOUT, LabError, last_line, run, wait_for
+
+BINARY = CHECKOUT / "target/release/rekindle"
+
+CLUSTER = """\
+# The rekindle lab.
+[network]
+uplink = "eth0"
+interface = "eth1"
+address = "{master}/24"
+workers = "{subnet}.10-{subnet}.99"
+discovery = "{subnet}.200-{subnet}.240"
+domain = "cluster.lan"
+internet = false
+
+[os.{os}]
+tree = "{tree}"
+{repo}gpg_keys = [{keys}]
+
+[defaults]
+os = "{os}"
+timezone = "Europe/Berlin"
+keyboard = "us"
+admin_keys = ["{admin_key}"]
+kernel_args = "console=ttyS0"
+disk = {{ min_gib = 4 }}
+
+[scheduler]
+kind = "{scheduler}"
+
+[[users]]
+name = "mpi"
+uid = 1500
+"""
+
+
+class Master:
+    """rekindle serving in the master's namespace."""
+
+    def __init__(self, run_dir: Path):
+        self.dir = run_dir
+        self.config = run_dir / "cluster.toml"
+        self.state = run_dir / "state"
+        self.log = run_dir / "rekindle.log"
+        self.admin = run_dir / "admin_ed25519"
+        self.process: subprocess.Popen | None = None
+
+    def configure(self, tree: Path, repo: Path | None, keys: list[Path], os_name: str, scheduler: str) -> None:
+        """Writes cluster.toml and makes the admin's key."""
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "admin@master", "-f", self.admin)
+        text = CLUSTER.format(
+            master=net.MASTER_IP, subnet=net.SUBNET, os=os_name, tree=tree, scheduler=scheduler,
+            repo=f'repo = "{repo}"\n' if repo else "", keys=", ".join(f'"{key}"' for key in keys),
+            admin_key=self.admin.with_suffix(".pub").read_text().strip())
+        self.config.write_text(text)
+
+    def serve(self) -> None:
+        """Starts the server and waits until it serves."""
+        log = self.log.open("ab")
+        self.process = net.start(net.MASTER, BINARY, "--config", self.config, "--state", self.state, "serve", log=log)
+
+        def serving():
+            if self.process.poll() is not None:
+                raise LabError(f"rekindle ended at once: {self.log.read_text(errors='replace').strip()[-300:]}")
+            return "serving DHCP" in self.log.read_text(errors="replace")
+        wait_for("rekindle serves", 30, serving, every=0.1)
+
+    def stop(self) -> None:
+        """Ends the server as systemd would."""
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def rekindle(self, *words) -> str:
+        """One of the owner's commands."""
+        return run(BINARY, "--config", self.config, "--state", self.state, *words).stdout
+
+    def nodes(self) -> dict[str, dict]:
+        """`node list`, by name."""
+        return {node["name"]: node for node in json.loads(self.rekindle("node", "list", "--json"))}
+
+    def waiting(self) -> list[str]:
+        """MACs of machines that wait to be added."""
+        return [machine["mac"] for machine in json.loads(self.rekindle("machines", "--json"))]
+
+    def events(self) -> list[dict]:
+        """The journal."""
+        return [json.loads(line) for line in self.rekindle("log", "--json").splitlines()]
+
+    def known_hosts(self) -> Path:
+        """One line: every host that the cluster's authority signed is known. Nothing is learnt."""
+        file = self.dir / "known_hosts"
+        file.write_text(f"@cert-authority * {(self.state / 'secrets/host_ca.pub').read_text()}")
+        return file
+
+    def ssh(self, address: str, command: str, key: Path | None = None, namespace: str = net.MASTER, user: str = "root",
+            timeout: float = 180) -> subprocess.CompletedProcess:
+        """Runs a command on a node. Host keys must carry the cluster's signature."""
+        return run(*net.inside(namespace), "ssh", "-F", "/dev/null", "-i", key or self.admin, "-o", "BatchMode=yes",
+                   "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=30",
+                   "-o", f"UserKnownHostsFile={self.known_hosts()}", "-o", "GlobalKnownHostsFile=/dev/null",
+                   "-o", "LogLevel=ERROR", f"{user}@{address}", command, check=False, timeout=timeout)
+
+    def ask(self, address: str, command: str, **more) -> str:
+        """The same for commands that must work."""
+        done = self.ssh(address, command, **more)
+        if done.returncode:
+            raise LabError(f"on {address}, `{command[:80]}` ended with {done.returncode}: {last_line(done)}")
+        return done.stdout
+
+
+def build_binary(log: Path) -> None:
+    """cargo build --release."""
+    run("cargo", "build", "--release", "--locked", cwd=CHECKOUT, log=log, env=dict(os.environ))
