@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
@@ -11,7 +11,8 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt,
     sockopt,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
 
 use super::udp::{self, BindError};
 use crate::dhcp::reply::{CLIENT_PORT, Destination};
@@ -29,8 +30,8 @@ const BURST: usize = 64;
 /// Ports 67 and 4011 of the private interface.
 #[derive(Debug)]
 pub struct DhcpSocket {
-    server: AsyncFd<UdpSocket>,
-    boot_server: AsyncFd<UdpSocket>,
+    server: UdpSocket,
+    boot_server: UdpSocket,
     place: Place,
 }
 
@@ -49,19 +50,19 @@ impl DhcpSocket {
             // Broadcasts are only heard at the wildcard address.
             let at = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
             let socket = udp::open(interface, at)?;
-            let prepared = prepare(&socket).and_then(|()| AsyncFd::new(socket));
+            let prepared = prepare(&socket).and_then(|()| UdpSocket::from_std(socket));
             prepared.map_err(|source| other(interface, port, source))
         };
         let (server, boot_server) = (open(SERVER_PORT)?, open(BOOT_SERVER_PORT)?);
         let index = nix::net::if_::if_nametoindex(interface.as_str())
-            .map_err(|_| BindError::NoInterface { interface: interface.clone() })?;
+            .map_err(|errno| other(interface, SERVER_PORT, errno.into()))?;
         let index = index.try_into().unwrap_or_default();
         let place = Place { interface: interface.clone(), index, address };
         Ok(Self { server, boot_server, place })
     }
 }
 
-fn prepare(socket: &UdpSocket) -> io::Result<()> {
+fn prepare(socket: &std::net::UdpSocket) -> io::Result<()> {
     socket.set_broadcast(true)?;
     Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?)
 }
@@ -85,21 +86,24 @@ pub async fn run(
 }
 
 async fn serve(
-    socket: &AsyncFd<UdpSocket>,
+    socket: &UdpSocket,
     service: Service,
     place: &Place,
     answer: impl Fn(Datagram<'_>) -> Option<Answer>,
 ) -> io::Result<Infallible> {
     let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
-        let mut ready = socket.readable().await?;
+        socket.readable().await?;
         for _ in 0..BURST {
-            let received = ready.try_io(|socket| Ok(receive(socket.get_ref(), place, &mut buffer)?));
-            let Ok(received) = received else { break };
-            let Some((len, from)) = received? else { continue };
+            let receive = || Ok(receive(socket, place, &mut buffer)?);
+            let received = match socket.try_io(Interest::READABLE, receive) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                received => received?,
+            };
+            let Some((len, from)) = received else { continue };
             let bytes = buffer.get(..len).unwrap_or_default();
             let Some(answer) = answer(Datagram { bytes, from, service }) else { continue };
-            send(socket.get_ref(), place, &answer);
+            send(socket, place, &answer);
         }
         tokio::task::yield_now().await;
     }
@@ -119,7 +123,10 @@ fn receive(
             Ok(message) => message,
             // Said of an earlier datagram of ours, or of a cable that is out; none ends the service.
             Err(
-                Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::ENETDOWN
+                Errno::ECONNREFUSED
+                | Errno::EHOSTUNREACH
+                | Errno::ENETUNREACH
+                | Errno::ENETDOWN
                 | Errno::EINTR,
             ) => return Ok(None),
             Err(error) => return Err(error),

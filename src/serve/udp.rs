@@ -94,6 +94,7 @@ fn try_open(interface: &IfName, at: SocketAddrV4) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only what has advice is told apart")]
 fn explain(interface: &IfName, at: SocketAddrV4, source: io::Error) -> BindError {
     use io::ErrorKind as Kind;
     let (interface, port) = (interface.clone(), at.port());
@@ -125,9 +126,10 @@ pub fn owner_of(port: u16) -> Option<Owner> {
 
 fn holds(process: &Path, sockets: &[String]) -> bool {
     let Ok(files) = fs::read_dir(process.join("fd")) else { return false };
-    files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).any(|target| {
-        sockets.iter().any(|socket| target.as_os_str() == socket.as_str())
-    })
+    files
+        .flatten()
+        .filter_map(|file| fs::read_link(file.path()).ok())
+        .any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()))
 }
 
 /// The sockets bound to `port` in the text of /proc/net/udp.

@@ -9,9 +9,14 @@ use crate::mac::Mac;
 use crate::name::IfName;
 
 /// Linux's number for it, the same on every architecture; libc names it on some only.
-const SIOCSARP: libc::c_ulong = 0x8955;
+const SIOCSARP: nix::sys::ioctl::ioctl_num_type = 0x8955;
 
-nix::ioctl_write_ptr_bad!(set_arp_entry, SIOCSARP, libc::arpreq);
+nix::ioctl_write_ptr_bad!(
+    /// `ioctl(SIOCSARP)`, see arp(7).
+    set_arp_entry,
+    SIOCSARP,
+    libc::arpreq
+);
 
 /// Enters `ip` at `mac` into the neighbour table of `interface`. The entry ages like any other.
 /// Needs `CAP_NET_ADMIN`.

@@ -32,8 +32,5 @@ fn a_taken_port_is_named_with_its_owner() {
 fn an_interface_that_is_missing_is_said_to_be() {
     let gone: IfName = "none0".parse().unwrap();
     let error = open(&gone, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "there is no network interface none0; `ip link` lists them"
-    );
+    assert_eq!(error.to_string(), "there is no network interface none0; `ip link` lists them");
 }
