@@ -334,3 +334,6 @@ impl<'a> Exchange<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

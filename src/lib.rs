@@ -35,4 +35,10 @@ pub mod master;
 
 // Shells.
 pub mod journal;
+/// The daemon; only the shells that stand alone so far.
+pub mod serve {
+    pub mod dhcp;
+    pub mod tftp;
+    pub mod udp;
+}
 pub mod sys;

@@ -3,7 +3,10 @@
 //! [`run`] opens everything, says that it is ready, and serves until SIGTERM.
 
 pub mod http;
+pub mod dhcp;
 pub mod sendfile;
+pub mod tftp;
+pub mod udp;
 pub mod syslog;
 pub mod watch;
 

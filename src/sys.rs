@@ -1,4 +1,6 @@
 //! The one place with `unsafe`: system calls that no crate wraps safely.
 #![expect(unsafe_code, reason = "each block says why it is sound")]
 
+pub mod arp;
 pub mod map;
+pub mod mtu;

@@ -161,6 +161,13 @@ impl Server {
         }
     }
 
+    /// Takes note that the port of the transfer's client is closed.
+    pub fn handle_closed(&mut self, id: TransferId) {
+        if let Some(running) = self.transfers.get_mut(&id) {
+            running.transfer.handle_closed();
+        }
+    }
+
     /// Next datagram of a transfer, if any. Call until it returns `None`.
     pub fn poll_transmit(&mut self, id: TransferId) -> Option<Vec<u8>> {
         self.transfers.get_mut(&id)?.transfer.poll_transmit()
@@ -171,8 +178,7 @@ impl Server {
         self.transfers.get(&id)?.transfer.poll_timeout()
     }
 
-    /// Forgets a transfer that has ended, and says how. Also for one whose client is gone (its
-    /// host says that the port is closed): that one counts as abandoned.
+    /// Forgets a transfer and says how it ended; one that has not yet counts as abandoned.
     pub fn finish(&mut self, id: TransferId) -> Option<Finished> {
         let Running { peer, loader, transfer, .. } = self.transfers.remove(&id)?;
         if self.by_peer.get(&peer) == Some(&id) {
@@ -242,3 +248,6 @@ impl Server {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -269,10 +269,13 @@ impl Reply<'_> {
         self.request.client_id.clone().map(DhcpOption::ClientIdentifier)
     }
 
+    /// Encoded option 82, unless it is so long that nothing else would fit.
     fn relay_info(&self) -> Vec<u8> {
+        const MOST: usize = 255 + 2;
         let info = self.request.relay_info.clone();
         let option = info.map(|info| raw(u8::from(OptionCode::RelayAgentInformation), info));
-        option.and_then(|option| option.to_vec().ok()).unwrap_or_default()
+        let encoded = option.and_then(|option| option.to_vec().ok()).unwrap_or_default();
+        if encoded.len() <= MOST { encoded } else { vec![] }
     }
 }
 

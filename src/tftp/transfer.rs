@@ -20,13 +20,14 @@ const TRIES_MAX: u32 = 8;
 /// Some ROMs never acknowledge the last block: so many resends of it, and they have it.
 const LAST_TRIES: u32 = 3;
 
-/// The sending side of one download. Invariant: `base <= next <= last + 1`.
+/// The sending side of one download. Invariant: `base <= next <= sent <= last + 1`.
 #[derive(Debug)]
 pub struct Transfer {
     content: Bytes,
     agreed: Agreed,
     base: usize, // First block not yet acknowledged. Unlike on the wire, it never wraps.
     next: usize, // Next block to send.
+    sent: usize, // First block never sent yet. Ahead of `next` after going back.
     last: usize, // Final block. Content that fills its blocks exactly is followed by an empty one.
     tries: u32,
     acked: bool,
@@ -58,8 +59,18 @@ impl Transfer {
         let base = usize::from(agreed.oack.is_empty());
         let last = content.len() / agreed.blksize.max(1) + 1;
         let (tries, acked, outcome) = (0, false, None);
-        let mut transfer =
-            Self { content, agreed, base, next: base, last, tries, acked, deadline: now, outcome };
+        let mut transfer = Self {
+            content,
+            agreed,
+            base,
+            next: base,
+            sent: base,
+            last,
+            tries,
+            acked,
+            deadline: now,
+            outcome,
+        };
         transfer.rewind(now);
         transfer
     }
@@ -82,13 +93,19 @@ impl Transfer {
             return;
         }
         self.tries += 1;
-        if self.tries > LAST_TRIES && self.acked && self.base == self.last {
+        if self.tries > LAST_TRIES && self.lacks_last_ack() {
             self.end(Outcome::Delivered);
         } else if self.tries >= TRIES_MAX {
             self.end(Outcome::Abandoned);
         } else {
             self.rewind(now);
         }
+    }
+
+    /// The client's port is closed: it has given up, or it has all and said nothing.
+    pub fn handle_closed(&mut self) {
+        let has_all = self.lacks_last_ack() && self.sent > self.last;
+        self.end(if has_all { Outcome::Delivered } else { Outcome::Abandoned });
     }
 
     /// Sends the first packet again: the client's request came twice, so it missed the answer.
@@ -112,6 +129,7 @@ impl Transfer {
         }
         let block = self.next;
         self.next += 1;
+        self.sent = self.sent.max(self.next);
         let Some(index) = block.checked_sub(1) else {
             return Some(packet::oack(&self.agreed.oack));
         };
@@ -149,7 +167,7 @@ impl Transfer {
     /// traffic from then on (the Sorcerer's Apprentice bug, RFC 1123 section 4.2.3.1).
     fn handle_ack(&mut self, block: u16, now: Duration) {
         let ahead = usize::from(block.wrapping_sub(wire_number(self.base)));
-        if ahead >= self.next - self.base {
+        if ahead >= self.sent - self.base {
             return;
         }
         self.base += ahead + 1;
@@ -160,6 +178,10 @@ impl Transfer {
         if self.base > self.last {
             self.end(Outcome::Delivered);
         }
+    }
+
+    fn lacks_last_ack(&self) -> bool {
+        self.acked && self.base == self.last
     }
 
     fn rewind(&mut self, now: Duration) {

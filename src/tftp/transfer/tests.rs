@@ -1,1 +1,252 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::tftp::packet::Mode;
+
+const START: Duration = Duration::from_secs(1000);
+
+fn transfer(len: usize, options: &[(&str, &str)]) -> Transfer {
+    let content: Vec<u8> = (0..len).map(|index| u8::try_from(index % 251).unwrap()).collect();
+    let asked: Vec<_> =
+        options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let agreed = Agreed::new(&asked, Mode::Octet, len);
+    Transfer::new(content.into(), agreed, START)
+}
+
+fn ack(block: u16) -> Vec<u8> {
+    [&[0, 4][..], &block.to_be_bytes()].concat()
+}
+
+/// The numbers of the packets that leave now; 0 for an OACK.
+fn sent(transfer: &mut Transfer) -> Vec<u16> {
+    std::iter::from_fn(|| transfer.poll_transmit())
+        .map(|bytes| if bytes[1] == 6 { 0 } else { u16::from_be_bytes([bytes[2], bytes[3]]) })
+        .collect()
+}
+
+/// Plays the client, losing packets with the given chance in percent, until the transfer ends;
+/// returns what arrived.
+fn run(transfer: &mut Transfer, loss: u64, mut random: u64) -> Vec<u8> {
+    let (mut now, mut got, mut wanted) = (START, vec![], 1u16);
+    let mut lost = move || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(0x1405_7b7e_f767_814f);
+        (random >> 33) % 100 < loss
+    };
+    while transfer.outcome().is_none() {
+        let (base, mut arrived) = (transfer.base, false);
+        while let Some(bytes) = transfer.poll_transmit() {
+            if lost() {
+                continue;
+            }
+            arrived = true;
+            if bytes[1] == 3 && [bytes[2], bytes[3]] == wanted.to_be_bytes() {
+                got.extend(&bytes[4..]);
+                wanted = wanted.wrapping_add(1);
+            }
+        }
+        if arrived && !lost() {
+            transfer.handle_packet(&ack(wanted.wrapping_sub(1)), now);
+        }
+        if let Some(deadline) = transfer.poll_timeout().filter(|_| transfer.base == base) {
+            now = deadline;
+            transfer.handle_timeout(now);
+        }
+    }
+    got
+}
+
+#[test]
+fn nothing_follows_the_oack_until_it_is_acknowledged() {
+    let mut transfer = transfer(5000, &[("blksize", "512"), ("windowsize", "4")]);
+    assert_eq!(sent(&mut transfer), [0]);
+    assert!(sent(&mut transfer).is_empty());
+    transfer.handle_packet(&ack(0), START);
+    assert_eq!(sent(&mut transfer), [1, 2, 3, 4]);
+}
+
+#[test]
+fn without_options_data_comes_at_once() {
+    assert_eq!(sent(&mut transfer(5000, &[])), [1]);
+}
+
+#[test]
+fn a_duplicate_ack_sends_nothing() {
+    let mut transfer = transfer(5000, &[]);
+    sent(&mut transfer);
+    transfer.handle_packet(&ack(1), START);
+    assert_eq!(sent(&mut transfer), [2]);
+    for block in [1, 0, 3, 40_000] {
+        transfer.handle_packet(&ack(block), START);
+        assert!(sent(&mut transfer).is_empty());
+    }
+}
+
+#[test]
+fn an_ack_inside_the_window_goes_back_to_the_block_behind_it() {
+    let mut transfer = transfer(5000, &[("windowsize", "4")]);
+    sent(&mut transfer);
+    transfer.handle_packet(&ack(0), START);
+    assert_eq!(sent(&mut transfer), [1, 2, 3, 4]);
+    transfer.handle_packet(&ack(2), START);
+    assert_eq!(sent(&mut transfer), [3, 4, 5, 6]);
+}
+
+#[test]
+fn content_that_fills_its_blocks_ends_with_an_empty_one() {
+    let mut transfer = transfer(1024, &[]);
+    for block in 1..=3 {
+        assert_eq!(sent(&mut transfer), [block]);
+        assert_eq!(transfer.outcome(), None);
+        transfer.handle_packet(&ack(block), START);
+    }
+    assert_eq!(transfer.outcome(), Some(Outcome::Delivered));
+    assert_eq!(transfer.poll_timeout(), None);
+}
+
+#[test]
+fn empty_content_is_one_empty_block() {
+    let mut transfer = transfer(0, &[]);
+    assert_eq!(transfer.poll_transmit(), Some(packet::data(1, b"")));
+    transfer.handle_packet(&ack(1), START);
+    assert_eq!(transfer.outcome(), Some(Outcome::Delivered));
+}
+
+#[test]
+fn a_silent_client_is_tried_with_growing_patience_and_then_left() {
+    let mut transfer = transfer(5000, &[]);
+    let (mut now, mut waits) = (START, vec![]);
+    while let Some(deadline) = transfer.poll_timeout() {
+        assert_eq!(sent(&mut transfer), [1]);
+        transfer.handle_timeout(deadline - Duration::from_millis(1));
+        assert!(sent(&mut transfer).is_empty(), "not before its time");
+        waits.push((deadline - now).as_millis());
+        now = deadline;
+        transfer.handle_timeout(now);
+    }
+    assert_eq!(waits, [500, 1000, 2000, 4000, 4000, 4000, 4000, 4000]);
+    assert_eq!(transfer.outcome(), Some(Outcome::Abandoned));
+    assert!(sent(&mut transfer).is_empty());
+}
+
+#[test]
+fn progress_makes_the_wait_short_again() {
+    let mut transfer = transfer(5000, &[]);
+    let deadline = transfer.poll_timeout().unwrap();
+    sent(&mut transfer);
+    transfer.handle_timeout(deadline);
+    transfer.handle_packet(&ack(1), deadline);
+    assert_eq!(transfer.poll_timeout(), Some(deadline + Duration::from_millis(500)));
+}
+
+#[test]
+fn an_ack_that_comes_after_the_rewind_still_counts() {
+    let mut transfer = transfer(5000, &[]);
+    sent(&mut transfer);
+    let deadline = transfer.poll_timeout().unwrap();
+    transfer.handle_timeout(deadline);
+    transfer.handle_packet(&ack(1), deadline);
+    assert_eq!(sent(&mut transfer), [2]);
+}
+
+#[test]
+fn an_agreed_timeout_is_kept_within_limits() {
+    let wait = |seconds| transfer(10, &[("timeout", seconds)]).poll_timeout().unwrap() - START;
+    assert_eq!(wait("3"), Duration::from_secs(3));
+    assert_eq!(wait("255"), Duration::from_secs(10));
+}
+
+#[test]
+fn a_last_block_that_is_never_acknowledged_counts_as_delivered() {
+    let mut transfer = transfer(600, &[]);
+    sent(&mut transfer);
+    transfer.handle_packet(&ack(1), START);
+    for _ in 0..3 {
+        assert_eq!(sent(&mut transfer), [2]);
+        transfer.handle_timeout(transfer.poll_timeout().unwrap());
+        assert_eq!(transfer.outcome(), None);
+    }
+    assert_eq!(sent(&mut transfer), [2]);
+    transfer.handle_timeout(transfer.poll_timeout().unwrap());
+    assert_eq!(transfer.outcome(), Some(Outcome::Delivered));
+}
+
+#[test]
+fn a_client_that_never_answered_got_nothing() {
+    let mut transfer = transfer(10, &[]);
+    while let Some(deadline) = transfer.poll_timeout() {
+        transfer.handle_timeout(deadline);
+    }
+    assert_eq!(transfer.outcome(), Some(Outcome::Abandoned));
+}
+
+#[test]
+fn a_port_that_closes_behind_the_last_block_has_it() {
+    let closed_after = |acks: u16| {
+        let mut transfer = transfer(600, &[]);
+        sent(&mut transfer);
+        for block in 1..=acks {
+            transfer.handle_packet(&ack(block), START);
+            sent(&mut transfer);
+        }
+        transfer.handle_closed();
+        transfer.outcome()
+    };
+    assert_eq!(closed_after(0), Some(Outcome::Abandoned));
+    assert_eq!(closed_after(1), Some(Outcome::Delivered));
+}
+
+#[test]
+fn an_error_ends_it_without_a_word() {
+    let mut transfer = transfer(5000, &[("tsize", "0")]);
+    sent(&mut transfer);
+    transfer.handle_packet(b"\0\x05\0\x08User aborted the transfer\0", START);
+    assert_eq!(transfer.outcome(), Some(Outcome::Aborted { code: 8 }));
+    assert!(sent(&mut transfer).is_empty());
+    transfer.handle_packet(&ack(0), START);
+    assert_eq!(transfer.outcome(), Some(Outcome::Aborted { code: 8 }));
+}
+
+#[test]
+fn delivers_across_the_block_number_wrap() {
+    for (blksize, window) in [("8", 1), ("8", 16)] {
+        let windowsize = window.to_string();
+        let mut transfer =
+            transfer(8 * 65_540 + 3, &[("blksize", blksize), ("windowsize", &windowsize)]);
+        let content = transfer.content.clone();
+        assert_eq!(run(&mut transfer, 0, 1), content);
+        assert_eq!(transfer.outcome(), Some(Outcome::Delivered));
+    }
+}
+
+#[test]
+fn survives_loss_for_every_seed() {
+    for (seed, window) in (0..300).zip([1, 4, 16].into_iter().cycle()) {
+        let windowsize = window.to_string();
+        let mut transfer = transfer(40_000, &[("blksize", "1432"), ("windowsize", &windowsize)]);
+        let content = transfer.content.clone();
+        let got = run(&mut transfer, 10, seed);
+        assert_eq!(transfer.outcome(), Some(Outcome::Delivered), "seed {seed}");
+        assert_eq!(got, content, "seed {seed}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_packets_keep_the_invariant(
+        len in 0usize..5000,
+        window in 1u16..20,
+        packets in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..6), any::<u16>(), 0u64..3000), 0..60),
+    ) {
+        let mut transfer = transfer(len, &[("windowsize", &window.to_string()), ("blksize", "100")]);
+        let mut now = START;
+        for (junk, block, wait) in packets {
+            now += Duration::from_millis(wait);
+            transfer.handle_timeout(now);
+            transfer.handle_packet(&junk, now);
+            transfer.handle_packet(&ack(block % 64), now);
+            let burst = sent(&mut transfer);
+            prop_assert!(burst.len() <= 16);
+            prop_assert!(transfer.base <= transfer.next && transfer.next <= transfer.last + 1);
+        }
+    }
+}
