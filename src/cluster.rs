@@ -6,6 +6,8 @@
 mod check;
 pub mod edit;
 mod file;
+pub mod import;
+pub mod template;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

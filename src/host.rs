@@ -30,13 +30,17 @@ pub enum Unfit {
     #[error("cannot list the network interfaces: {0}")]
     Unlisted(String),
     /// No such interface.
-    #[error("there is no interface `{interface}`; `ip -br link` lists those there are, set network.interface to the one of the private switch")]
+    #[error(
+        "there is no interface `{interface}`; `ip -br link` lists those there are, set network.interface to the one of the private switch"
+    )]
     Missing {
         /// The name that was asked for.
         interface: IfName,
     },
     /// It lacks the master's address.
-    #[error("{interface} does not have the address {address}; give it one: `ip addr add {address}/{prefix} dev {interface} && ip link set {interface} up`")]
+    #[error(
+        "{interface} does not have the address {address}; give it one: `ip addr add {address}/{prefix} dev {interface} && ip link set {interface} up`"
+    )]
     Address {
         /// Which interface.
         interface: IfName,
@@ -52,7 +56,9 @@ pub enum Unfit {
         interface: IfName,
     },
     /// It leads to the outside.
-    #[error("{interface} carries a default route, so it leads to your institute or home network, where a second DHCP server does harm; set network.interface to the private switch's (or, if this really is private, use --serve-on-default-route)")]
+    #[error(
+        "{interface} carries a default route, so it leads to your institute or home network, where a second DHCP server does harm; set network.interface to the private switch's (or, if this really is private, use --serve-on-default-route)"
+    )]
     DefaultRoute {
         /// Which interface.
         interface: IfName,
@@ -101,7 +107,10 @@ pub fn interfaces() -> std::io::Result<Vec<Interface>> {
             name,
         });
         let ip = |address: &Option<nix::sys::socket::SockaddrStorage>| {
-            address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|address| address.ip())
+            address
+                .as_ref()
+                .and_then(|address| address.as_sockaddr_in())
+                .map(|address| address.ip())
         };
         if let Some(address) = ip(&entry.address) {
             let mask = ip(&entry.netmask).map_or(0, |mask| u32::from(mask).count_ones());

@@ -33,12 +33,12 @@ pub mod tftp;
 
 pub mod master;
 
-// Shells.
+// Shells: files, sockets, clocks.
+pub mod change;
+pub mod host;
 pub mod journal;
-/// The daemon; only the shells that stand alone so far.
-pub mod serve {
-    pub mod dhcp;
-    pub mod tftp;
-    pub mod udp;
-}
 pub mod sys;
+
+pub mod serve;
+
+pub mod cmd;

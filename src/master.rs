@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::boot::{self, Decision, Grant, Refusal, Release};
 use crate::cluster::{Cluster, Scheduler};
+use crate::dhcp::{Answer, Datagram, Dhcp, Ignored};
 use crate::http::report::{self, StageName};
 use crate::http::{Endpoint, FilePath, Method, NoEndpoint, NodeEndpoint, Root, route};
 use crate::mac::Mac;
@@ -37,6 +38,7 @@ pub struct Master {
     state: State,
     /// The tokens that are good for something, by their text. At most one a machine.
     tokens: BTreeMap<Token, Grant>,
+    dhcp: Dhcp,
 }
 
 /// A request on the node plane.
@@ -146,7 +148,13 @@ impl From<Refused> for Outcome {
 impl Master {
     /// Starts with nothing known of the past; feed the journal to [`Self::apply`].
     pub fn new(site: Arc<Site>, secrets: Arc<Secrets>) -> Self {
-        Self { site, secrets, state: State::default(), tokens: BTreeMap::new() }
+        Self {
+            site,
+            secrets,
+            state: State::default(),
+            tokens: BTreeMap::new(),
+            dhcp: Dhcp::default(),
+        }
     }
 
     /// The snapshot of what the owner wants.
@@ -180,6 +188,15 @@ impl Master {
         }
         let after = stage(&self.state);
         (before != after).then_some((before, after))
+    }
+
+    /// Answers a DHCP datagram.
+    pub fn handle_dhcp(
+        &mut self,
+        datagram: Datagram<'_>,
+        now: TimestampMs,
+    ) -> Result<Answer, Ignored> {
+        self.dhcp.handle_packet(&self.site.cluster, &self.state, datagram, now)
     }
 
     /// Answers a request of the node plane.

@@ -2,15 +2,16 @@
 //!
 //! [`run`] opens everything, says that it is ready, and serves until SIGTERM.
 
-pub mod http;
 pub mod dhcp;
+pub mod http;
 pub mod sendfile;
+pub mod syslog;
 pub mod tftp;
 pub mod udp;
-pub mod syslog;
 pub mod watch;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
@@ -19,15 +20,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use tokio::sync::watch::Sender;
+use tokio::sync::watch::{Receiver, Sender};
 
 use crate::cluster::Cluster;
+use crate::dhcp::{Answer, Datagram, Ignored};
 use crate::journal::{Journal, JournalError, now_ms};
 use crate::machine::Loader;
 use crate::master::{Master, Outcome, Record, Request, Site};
 use crate::media;
 use crate::name::IfName;
-use crate::stage::{Entry, Stage};
+use crate::stage::{Entry, Event, Stage};
+use crate::tftp::{Finished, transfer};
 
 /// How long transfers may go on after SIGTERM.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -54,40 +57,37 @@ pub struct Shared {
     pub stop: Sender<bool>,
 }
 
-/// Why a port cannot be ours.
+/// Why a TCP port cannot be ours.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serve {service} on {at} at {interface}: {reason}")]
-pub struct BindError {
+pub struct ListenError {
     service: &'static str,
     at: SocketAddrV4,
     interface: IfName,
     reason: String,
 }
 
-impl BindError {
+impl ListenError {
     /// Puts the system's word into the owner's.
     pub fn new(
         service: &'static str,
-        protocol: &'static str,
         at: SocketAddrV4,
         interface: &IfName,
         source: io::Error,
     ) -> Self {
-        let reason = match source.kind() {
-            io::ErrorKind::AddrInUse => {
-                let port = at.port();
-                format!(
-                    "another program has {protocol} port {port}; `ss -lpn 'sport = :{port}'` \
-                     names it, stop it first"
-                )
-            }
-            io::ErrorKind::PermissionDenied => {
-                "no permission; run it as root or from its systemd unit".to_owned()
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                format!("{} is not an address of this machine; give it to {interface} first", at.ip())
-            }
-            _ => source.to_string(),
+        let kind = source.kind();
+        let reason = if kind == io::ErrorKind::AddrInUse {
+            let port = at.port();
+            format!(
+                "another program has TCP port {port}; `ss -ltpn 'sport = :{port}'` names it, \
+                 stop it first"
+            )
+        } else if kind == io::ErrorKind::PermissionDenied {
+            "no permission; run it as root or from its systemd unit".to_owned()
+        } else if kind == io::ErrorKind::AddrNotAvailable {
+            format!("{} is not an address of this machine; give it to {interface} first", at.ip())
+        } else {
+            source.to_string()
         };
         Self { service, at, interface: interface.clone(), reason }
     }
@@ -102,6 +102,53 @@ impl Shared {
     /// The snapshot of what the owner wants.
     pub fn site(&self) -> Arc<Site> {
         Arc::clone(self.master().site())
+    }
+
+    /// Asks the core about a DHCP datagram.
+    fn handle_dhcp(self: &Arc<Self>, datagram: Datagram<'_>) -> Option<Answer> {
+        match self.master().handle_dhcp(datagram, now_ms()) {
+            Err(Ignored::Malformed(why)) => {
+                tracing::debug!(from = %datagram.from, %why, "malformed DHCP datagram dropped");
+                None
+            }
+            Err(
+                why @ (Ignored::OtherServer { .. }
+                | Ignored::Declined { .. }
+                | Ignored::PoolFull(_)),
+            ) => {
+                tracing::warn!(%why, "no DHCP answer");
+                None
+            }
+            Err(why) => {
+                tracing::debug!(%why, "no DHCP answer");
+                None
+            }
+            Ok(answer) => {
+                let Answer { mac, kind, yiaddr, boot, .. } = &answer;
+                tracing::debug!(%mac, ?kind, %yiaddr, ?boot, "DHCP");
+                if let Some(event) = &answer.seen {
+                    tracing::info!(%mac, ip = %yiaddr, "an unknown machine asks to boot; `rekindle machines`");
+                    self.record_later(vec![(*mac, event.clone())]);
+                }
+                Some(answer)
+            }
+        }
+    }
+
+    /// Takes note of a TFTP transfer that ended.
+    fn finished(self: &Arc<Self>, finished: Finished) {
+        let Finished { peer, loader, bytes, outcome } = finished;
+        tracing::debug!(%peer, %loader, bytes, ?outcome, "TFTP");
+        let node = self.site().cluster.node_by_ip(*peer.ip()).map(|node| node.mac);
+        match (outcome, node) {
+            (transfer::Outcome::Delivered, Some(mac)) => {
+                self.record_later(vec![(mac, Event::LoaderSent { loader, bytes })]);
+            }
+            (transfer::Outcome::Abandoned, Some(mac)) => {
+                tracing::warn!(%mac, %loader, "TFTP transfer given up, the machine does not answer");
+            }
+            _ => {}
+        }
     }
 
     /// Asks the core about an HTTP request.
@@ -128,7 +175,8 @@ impl Shared {
 
     fn record_now(&self, records: &[Record]) -> Result<(), JournalError> {
         let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = records.iter().try_for_each(|(mac, event)| journal.append(*mac, event).map(drop));
+        let written =
+            records.iter().try_for_each(|(mac, event)| journal.append(*mac, event).map(drop));
         // Whatever was written counts, also what the owner's commands wrote in between.
         let folded = self.fold(&journal);
         written.and(folded)
@@ -196,10 +244,15 @@ fn load_loaders() -> anyhow::Result<BTreeMap<Loader, Bytes>> {
                 format!(
                     "loader {loader} is missing; install the package `ipxe` (Debian) or \
                      `ipxe-bootimgs` (Enterprise Linux), looked for {}",
-                    places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
+                    places
+                        .iter()
+                        .map(|path| path.display().to_string())
+                        .collect::<Vec<_>>()
+                        .join(" ")
                 )
             })?;
-            let bytes = std::fs::read(found).with_context(|| format!("read {}", found.display()))?;
+            let bytes =
+                std::fs::read(found).with_context(|| format!("read {}", found.display()))?;
             Ok((loader, bytes.into()))
         })
         .collect()
@@ -232,9 +285,18 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let shared = Arc::new(Shared { master, journal, loaders, stop });
     shared.catch_up()?;
 
+    let dhcp = dhcp::DhcpSocket::bind(&network.interface, network.address)?;
+    let tftp = tftp::TftpSocket::bind(&network.interface, network.address)?;
     let http = http::bind(&network.interface, network.address)?;
     let syslog = syslog::bind(&network.interface, network.address)?;
     let mut tasks = tokio::task::JoinSet::new();
+    let files = shared.loaders.clone();
+    let core = Arc::clone(&shared);
+    let dhcp = dhcp::run(dhcp, move |datagram| core.handle_dhcp(datagram));
+    tasks.spawn(until_stop(dhcp, Arc::clone(&shared), "DHCP"));
+    let core = Arc::clone(&shared);
+    let tftp = tftp::run(tftp, files, move |finished| core.finished(finished));
+    tasks.spawn(until_stop(tftp, Arc::clone(&shared), "TFTP"));
     tasks.spawn(http::run(http, Arc::clone(&shared)));
     tasks.spawn(syslog::run(syslog, settings.state.join("logs"), Arc::clone(&shared)));
     tasks.spawn(watch::run(settings.config.clone(), Arc::clone(&shared)));
@@ -255,6 +317,25 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     while tasks.join_next().await.is_some() {}
     tracing::info!(why = ended?, "stopped");
     Ok(())
+}
+
+/// Runs a service that only a broken socket ends.
+async fn until_stop(
+    service: impl Future<Output = io::Result<Infallible>>,
+    shared: Arc<Shared>,
+    name: &'static str,
+) {
+    let mut stop = shared.stop.subscribe();
+    tokio::select! {
+        () = stopped(&mut stop) => {}
+        Err(error) = service => tracing::error!(%error, "{name} ended"),
+    }
+}
+
+/// Waits until it is time to go.
+async fn stopped(stop: &mut Receiver<bool>) {
+    // A dropped sender means the same.
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 async fn signal() -> anyhow::Result<&'static str> {

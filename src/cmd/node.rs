@@ -109,7 +109,8 @@ impl Node {
 
 impl Add {
     fn run(self, files: &Files) -> anyhow::Result<()> {
-        let wanted = Wanted { name: self.name, mac: self.mac, ip: self.ip, os: self.os, roles: self.roles };
+        let wanted =
+            Wanted { name: self.name, mac: self.mac, ip: self.ip, os: self.os, roles: self.roles };
         add(files, vec![wanted], !self.no_arm)
     }
 }
@@ -122,7 +123,13 @@ impl Import {
             .map_err(|found| Wrong(found.with_file(&self.file)))?;
         let wanted = rows
             .into_iter()
-            .map(|row| Wanted { name: row.name, mac: row.mac, ip: row.ip, os: row.os, roles: row.roles })
+            .map(|row| Wanted {
+                name: row.name,
+                mac: row.mac,
+                ip: row.ip,
+                os: row.os,
+                roles: row.roles,
+            })
             .collect();
         add(files, wanted, !self.no_arm)
     }
@@ -147,17 +154,27 @@ fn add(files: &Files, wanted: Vec<Wanted>, arm: bool) -> anyhow::Result<()> {
     for one in wanted {
         if let Some(taken) = cluster.node_by_mac(one.mac) {
             let name = &taken.name;
-            return Err(Wrong(format!("{} is node `{name}` already; `rekindle node reinstall {name}` installs it again", one.mac)).into());
+            return Err(Wrong(format!(
+                "{} is node `{name}` already; `rekindle node reinstall {name}` installs it again",
+                one.mac
+            ))
+            .into());
         }
         let name = match one.name {
             Some(name) => name,
             None => edit::next_name(&cluster).context("no next name; give one")?,
         };
         let ip = one.ip.or_else(|| edit::next_ip(&cluster));
-        let ip = ip.ok_or_else(|| Wrong("all addresses of network.workers are taken; widen the range or give --ip".to_owned()))?;
+        let ip = ip.ok_or_else(|| {
+            Wrong(
+                "all addresses of network.workers are taken; widen the range or give --ip"
+                    .to_owned(),
+            )
+        })?;
         let node = NewNode { name, mac: one.mac, ip, os: one.os, roles: one.roles };
         text = edit::add_node(&text, &node)?;
-        cluster = Cluster::parse(&text, &files.config).map_err(|found| Wrong(change::refused(&found)))?;
+        cluster =
+            Cluster::parse(&text, &files.config).map_err(|found| Wrong(change::refused(&found)))?;
         added.push(node);
     }
     lock.replace(&text)?;
@@ -168,7 +185,11 @@ fn add(files: &Files, wanted: Vec<Wanted>, arm: bool) -> anyhow::Result<()> {
                 format!("{} is added but not armed; run `rekindle node reinstall {}` when this is mended", node.name, node.name)
             })?;
         }
-        let then = if arm { "its next network boot installs it and erases its disk" } else { "it boots its own disk" };
+        let then = if arm {
+            "its next network boot installs it and erases its disk"
+        } else {
+            "it boots its own disk"
+        };
         report.push(format!("{} ({}, {}) is added: {then}", node.name, node.mac, node.ip));
     }
     out::text(&report.join("\n"))
@@ -192,7 +213,10 @@ fn reinstall(files: &Files, names: &[NodeName]) -> anyhow::Result<()> {
     let journal = files.journal()?;
     for node in nodes {
         journal.append(node.mac, &Event::Armed)?;
-        out::text(&format!("{}: its next network boot installs it again and erases its disk", node.name))?;
+        out::text(&format!(
+            "{}: its next network boot installs it again and erases its disk",
+            node.name
+        ))?;
     }
     Ok(())
 }
@@ -280,13 +304,16 @@ fn show(files: &Files, name: &NodeName, json: bool) -> anyhow::Result<()> {
         ("disk", disk(&node.disk)),
     ];
     lines.extend(progress.map(told).into_iter().flatten());
-    let lines: Vec<String> = lines.iter().map(|(key, value)| format!("{key:<10} {value}")).collect();
+    let lines: Vec<String> =
+        lines.iter().map(|(key, value)| format!("{key:<10} {value}")).collect();
     out::text(&lines.join("\n"))
 }
 
 fn disk(rule: &cluster::DiskRule) -> String {
     match rule {
-        cluster::DiskRule::Smallest { min_gib } => format!("the smallest fixed one of {min_gib} GiB or more"),
+        cluster::DiskRule::Smallest { min_gib } => {
+            format!("the smallest fixed one of {min_gib} GiB or more")
+        }
         cluster::DiskRule::Serial(serial) => format!("the one with serial {serial}"),
     }
 }

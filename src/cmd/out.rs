@@ -34,9 +34,7 @@ pub(super) fn error(error: &anyhow::Error) {
 
 /// `rekindle log | head` is no failure.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Aligned columns with a head.

@@ -56,7 +56,10 @@ impl Render {
                     ("iPXE script that boots the disk", local),
                     ("kickstart", kickstart::render(&order)?),
                     ("/etc/hosts", artifacts::hosts(&cluster)),
-                    ("/etc/yum.repos.d/rekindle.repo", artifacts::repo_file(&cluster, &node.os, &tree)),
+                    (
+                        "/etc/yum.repos.d/rekindle.repo",
+                        artifacts::repo_file(&cluster, &node.os, &tree),
+                    ),
                     ("/etc/sysconfig/nftables.conf", firewall::worker(&cluster)?),
                 ];
                 parts.iter().try_for_each(|(title, text)| {

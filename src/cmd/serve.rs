@@ -32,8 +32,8 @@ impl Serve {
             state: files.state.clone(),
             on_default_route: self.serve_on_default_route,
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all();
-        let mut runtime = runtime;
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(4).enable_all();
         runtime.build()?.block_on(serve::run(settings))
     }
 }

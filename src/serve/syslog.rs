@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::{BindError, Shared};
+use super::{ListenError, Shared};
 use crate::http::report::printable;
 use crate::name::{IfName, NodeName};
 
@@ -23,7 +23,7 @@ const LINE_MAX: usize = 8 << 10;
 const CONNECTIONS_MAX: usize = 512;
 
 /// Binds the master's private address, on the private interface only.
-pub fn bind(interface: &IfName, address: Ipv4Addr) -> Result<TcpListener, BindError> {
+pub fn bind(interface: &IfName, address: Ipv4Addr) -> Result<TcpListener, ListenError> {
     super::http::listen("the installers' log", interface, SocketAddrV4::new(address, PORT))
 }
 
@@ -34,7 +34,7 @@ pub async fn run(listener: TcpListener, dir: PathBuf, shared: Arc<Shared>) {
     let mut stop = shared.stop.subscribe();
     loop {
         let accepted = tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = super::stopped(&mut stop) => return,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
@@ -69,10 +69,7 @@ async fn stream_of(
     };
     let mut reader = BufReader::with_capacity(LINE_MAX, stream);
     loop {
-        let line = match line(&mut reader).await {
-            Ok(Some(line)) => line,
-            Ok(None) | Err(_) => return,
-        };
+        let Ok(Some(line)) = line(&mut reader).await else { return };
         let record = shared.master().handle_log_line(peer, &line);
         if let Some(record) = record {
             shared.record_later(vec![record]);

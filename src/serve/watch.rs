@@ -28,7 +28,7 @@ pub async fn run(config: PathBuf, shared: Arc<Shared>) {
     let mut complained = false;
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = super::stopped(&mut stop) => return,
             _ = tick.tick() => {}
         }
         let (config, shared) = (config.clone(), Arc::clone(&shared));
@@ -41,8 +41,10 @@ pub async fn run(config: PathBuf, shared: Arc<Shared>) {
         });
         let Ok((found, caught_up)) = looked.await else { return };
         known = found;
-        match caught_up {
-            Err(error) if !complained => tracing::error!(%error, "commands of the owner are not seen"),
+        match &caught_up {
+            Err(error) if !complained => {
+                tracing::error!(%error, "commands of the owner are not seen");
+            }
             Err(_) | Ok(()) => {}
         }
         complained = caught_up.is_err();
