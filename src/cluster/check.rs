@@ -130,8 +130,8 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
     let dns = reader.list(&mut table, "dns").map_or_else(Vec::new, |list| list.value);
     let dns: Vec<_> =
         dns.into_iter().filter_map(|text| address(reader, text)).map(|at| at.value).collect();
-    let internet = reader.flag(&mut table, "internet").unwrap_or(false);
-    let strangers = reader.flag(&mut table, "strangers").unwrap_or(false);
+    let internet = reader.flag(&mut table, "internet");
+    let strangers = reader.flag(&mut table, "strangers").is_some_and(|at| at.value);
     reader.finish(table);
     if let (Some(uplink), Some(interface)) = (&uplink, &interface)
         && uplink.value == interface.value
@@ -146,6 +146,11 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
             "`discovery` overlaps `workers`; give machines that wait their own addresses",
         );
     }
+    if let Some(At { line, value: true }) = internet
+        && dns.is_empty()
+    {
+        reader.wrong(line, "`internet` is on, but nobody resolves names for the nodes; add dns = [\"…\"] with a resolver they reach (`cat /etc/resolv.conf` shows yours)");
+    }
     let (address, subnet) = frame?;
     Some(Network {
         uplink: uplink?.value,
@@ -157,7 +162,7 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
         discovery: discovery?.value,
         domain: domain?.value,
         dns,
-        internet,
+        internet: internet.is_some_and(|at| at.value),
         strangers,
     })
 }

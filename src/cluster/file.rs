@@ -221,14 +221,14 @@ impl<'d> Reader<'d> {
     }
 
     /// Takes true or false.
-    pub(super) fn flag(&mut self, table: &mut Table<'d>, key: &'static str) -> Option<bool> {
+    pub(super) fn flag(&mut self, table: &mut Table<'d>, key: &'static str) -> Option<At<bool>> {
         let item = table.take(key)?;
         let flag = item.value.as_bool();
         if flag.is_none() {
             let found = self.source(item.value);
             self.wrong(item.line, format!("`{key}` is {found}; it must be true or false"));
         }
-        flag
+        flag.map(|value| At { line: item.line, value })
     }
 
     /// Takes a list of texts.

@@ -1,4 +1,12 @@
 //! Everything that needs more than one module: replay of real captures, the command line, real
 //! sockets in namespaces, and the house rules.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails may say so by panicking"
+)]
+
 mod tidy;

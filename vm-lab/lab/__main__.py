@@ -42,7 +42,7 @@ def remember(master: Master, vms: list[Vm]) -> None:
     """Writes down which processes are ours, for `down`."""
     running = [(process.pid, name) for vm in vms for process, name in ((vm.process, "qemu"), (vm.capture, "tcpdump"))
                if process]
-    running += [(master.process.pid, "rekindle")] if master.process else []
+    running += master.processes()
     STATE.write_text(json.dumps(running))
 
 
@@ -157,6 +157,8 @@ def prove(options, medium, master: Master, vms: list[Vm], proof: Proof, phases: 
     phases.begin("network and server")
     net.up()
     master.configure(medium.tree, medium.repo, medium.keys, medium.os, medium.scheduler)
+    master.neighbours()
+    remember(master, vms)
     master.serve()
     say(f"rekindle serves on eth1 of the master's namespace; its log is {master.log}")
     for vm in vms:

@@ -53,6 +53,8 @@ class Master:
         self.log = run_dir / "rekindle.log"
         self.admin = run_dir / "admin_ed25519"
         self.process: subprocess.Popen | None = None
+        self.sshd: subprocess.Popen | None = None
+        self.internet: subprocess.Popen | None = None
 
     def configure(self, tree: Path, repo: Path | None, keys: list[Path], os_name: str, scheduler: str) -> None:
         """Writes cluster.toml and makes the admin's key."""
@@ -74,15 +76,43 @@ class Master:
             return "serving DHCP" in self.log.read_text(errors="replace")
         wait_for("rekindle serves", 30, serving, every=0.1)
 
+    def neighbours(self) -> None:
+        """What else is on a real network: the master's own sshd, and a host behind the uplink."""
+        log = (self.dir / "neighbours.log").open("ab")
+        key = self.dir / "sshd_ed25519"
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+        keys = self.dir / "sshd_authorized_keys"
+        keys.write_text(self.admin.with_suffix(".pub").read_text())
+        config = self.dir / "sshd_config"
+        config.write_text(f"HostKey {key}\nAuthorizedKeysFile {keys}\nPidFile none\nStrictModes no\nUsePAM no\n"
+                          "PermitRootLogin prohibit-password\nPasswordAuthentication no\n")
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        self.sshd = net.start(net.MASTER, "/usr/sbin/sshd", "-D", "-e", "-f", config, log=log)
+        page = self.dir / "internet"
+        page.mkdir()
+        self.internet = net.start(net.INET, "python3", "-m", "http.server", "--bind", net.INET_IP, "--directory", page, "80",
+                                  log=log)
+        from_here = net.inside(net.MASTER)
+        wait_for("the host behind the uplink answers the master", 60,
+                 lambda: run(*from_here, "nc", "-z", "-w", "2", net.INET_IP, "80", check=False).returncode == 0)
+        wait_for("the master's sshd answers", 60,
+                 lambda: run(*from_here, "nc", "-z", "-w", "2", net.MASTER_IP, "22", check=False).returncode == 0)
+
+    def processes(self) -> list[tuple[int, str]]:
+        """Everything that runs here, with the name the kernel knows it by."""
+        known = ((self.process, "rekindle"), (self.sshd, "sshd"), (self.internet, "python"))
+        return [(process.pid, name) for process, name in known if process and process.poll() is None]
+
     def stop(self) -> None:
-        """Ends the server as systemd would."""
-        if self.process and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        """Ends the server as systemd would, and its neighbours."""
+        for process in (self.process, self.sshd, self.internet):
+            if process and process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(timeout=20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
     def rekindle(self, *words) -> str:
         """One of the owner's commands."""

@@ -7,7 +7,7 @@
 
 import subprocess
 
-from .shell import run
+from .shell import LAB, run
 
 PREFIX = "rklab"
 MASTER, SWITCH, INET, OBSERVER = (f"{PREFIX}-{name}" for name in ("master", "switch", "inet", "observer"))
@@ -39,6 +39,9 @@ def up() -> None:
     run("ip", "-n", MASTER, "route", "add", "default", "via", INET_IP)
     # A host out there that knows the way to the private network, to try it.
     run("ip", "-n", INET, "route", "add", f"{SUBNET}.0/24", "via", UPLINK_IP)
+    # A master forwards and filters; here it lets nobody through.
+    run(*inside(MASTER), "nft", "-f", LAB / "master.nft")
+    run(*inside(MASTER), "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
     # Packet sockets and emulated cards must see whole checksums.
     for name in (MASTER, OBSERVER, INET):
         for device in ("eth0", "eth1"):

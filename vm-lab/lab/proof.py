@@ -83,8 +83,10 @@ def node_rows(proof: Proof, master: Master, node: dict, vm: Vm, real: bool) -> N
     proof.check("S10", f"master -> {name}: root by the master's key, host known by its certificate", root_key)
 
     def no_way_back():
-        done = master.ssh(ip, f"ssh -o BatchMode=yes -o ConnectTimeout=5 root@{net.MASTER_IP} true")
-        return done.returncode != 0, f"ended with {done.returncode}: {done.stderr.strip()[-100:]}"
+        done = master.ssh(ip, f"ssh -o BatchMode=yes -o ConnectTimeout=20 -o StrictHostKeyChecking=no "
+                              f"-o UserKnownHostsFile=/dev/null root@{net.MASTER_IP} true")
+        # Refused by the master's sshd, not for want of one.
+        return "Permission denied" in done.stderr, f"ended with {done.returncode}: {done.stderr.strip()[-100:]}"
     proof.check("S10", f"{name} -> master: root is refused", no_way_back)
     if not real:
         batch_rows(proof, master, ip, name)
@@ -126,7 +128,8 @@ def package_rows(proof: Proof, master: Master, ip: str, name: str, real: bool) -
 
     def no_internet():
         done = master.ssh(ip, f"curl -sS -m 5 -o /dev/null http://{net.INET_IP}/")
-        return done.returncode not in (0, 22), f"curl to {net.INET_IP} ended with {done.returncode}"
+        there = opens(net.MASTER, net.UPLINK_IP, net.INET_IP, 80)
+        return there and done.returncode == 28, f"the master reaches {net.INET_IP}: {there}; curl on the node ended with {done.returncode}"
     proof.check("S9", f"{name}: no way to the internet", no_internet)
     if real:
         return
@@ -167,7 +170,7 @@ def pair_rows(proof: Proof, master: Master, one: dict, two: dict) -> None:
 
     def root_refused():
         done = master.ssh(one["ip"], f"ssh -o BatchMode=yes root@{two['name']} true")
-        return done.returncode != 0, f"ended with {done.returncode}: {done.stderr.strip()[-100:]}"
+        return "Permission denied" in done.stderr, f"ended with {done.returncode}: {done.stderr.strip()[-100:]}"
     proof.check("S10", f"root: {one['name']} -> {two['name']} is refused", root_refused)
 
 
