@@ -22,16 +22,16 @@ RECIPE = LAB / "distro"
 PACKAGES = """systemd-sysv dbus udev kmod openssh-server openssh-client iproute2 iputils-ping chrony
 network-manager grub-pc-bin grub-efi-amd64-bin grub2-common e2fsprogs xfsprogs dosfstools efibootmgr
 less procps curl netbase passwd util-linux libpam-systemd nftables munge dnf rpm tzdata hostname
-tar""".split()
+tar fdisk lvm2 mdadm smartmontools iptables rsyslog""".split()
 
 # What the installer loads: disks, cards and file systems of old and virtual machines.
 INSTALLER_MODULES = """crc32c_generic crc32c_intel libcrc32c virtio_pci virtio_net e1000 e1000e 8139too
 8139cp e100 pcnet32 ne2k_pci r8169 vmxnet3 af_packet virtio_blk virtio_scsi ahci ata_piix sd_mod nvme
-loop squashfs overlay ext4 vfat nls_cp437 nls_ascii nls_iso8859_1 xfs efivarfs""".split()
+loop squashfs overlay ext4 vfat nls_cp437 nls_ascii nls_iso8859_1 xfs efivarfs dm_mod raid1 linear""".split()
 
 # What the installed system loads besides: its firewall.
 TARGET_MODULES = INSTALLER_MODULES + """nf_tables nft_ct nft_limit nft_log nft_reject_inet nf_log_syslog
-nf_conntrack nft_compat""".split()
+nf_conntrack nft_compat xt_conntrack xt_limit xt_LOG xt_tcpudp ip6t_rt""".split()
 
 # Not in Anaconda's environment, so not here: a %pre that needs them must fail in the lab.
 ABSENT = "base64 nproc timeout shuf nohup install truncate sha512sum whoami ssh-keygen openssl".split()
@@ -184,9 +184,10 @@ def furnish(target: Path, kernel: Kernel, dir: Path) -> None:
     (target / "var/lib/torque/server_name").symlink_to("/etc/torque/server_name")
     (target / "etc/sysconfig").mkdir(exist_ok=True)
     (target / "etc/yum.repos.d").mkdir(exist_ok=True)
-    # Debian's unit of sshd would run beside Enterprise Linux's.
+    # Debian's unit of sshd would run beside Enterprise Linux's; what runs is the kickstart's to say.
     for name in ("ssh.service", "ssh.socket", "ssh@.service", "nftables.service", "chrony.service"):
-        (target / "usr/lib/systemd/system" / name).unlink(missing_ok=True)
+        if not (RECIPE / "target/usr/lib/systemd/system" / name).exists():
+            (target / "usr/lib/systemd/system" / name).unlink(missing_ok=True)
         for wants in (target / "etc/systemd/system").glob(f"*.wants/{name}"):
             wants.unlink()
     for alias in ("sshd.service", "chronyd.service"):

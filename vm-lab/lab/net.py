@@ -27,10 +27,10 @@ def up() -> None:
         "mcast_snooping", "0")
     run("ip", "-n", SWITCH, "link", "set", "br0", "up")
     for name, port in ((MASTER, "m"), (OBSERVER, "o")):
-        run("ip", "link", "add", port, "netns", SWITCH, "type", "veth", "peer", "name", "eth1", "netns", name)
-        run("ip", "-n", SWITCH, "link", "set", port, "master", "br0", "up")
+        run("ip", "link", "add", "name", port, "netns", SWITCH, "type", "veth", "peer", "name", "eth1", "netns", name)
+        run("ip", "-n", SWITCH, "link", "set", "dev", port, "master", "br0", "up")
         run("ip", "-n", name, "link", "set", "eth1", "up")
-    run("ip", "link", "add", "eth0", "netns", MASTER, "type", "veth", "peer", "name", "eth0", "netns", INET)
+    run("ip", "link", "add", "name", "eth0", "netns", MASTER, "type", "veth", "peer", "name", "eth0", "netns", INET)
     for name, address, device in ((MASTER, f"{MASTER_IP}/24", "eth1"), (MASTER, f"{UPLINK_IP}/24", "eth0"),
                                   (INET, f"{INET_IP}/24", "eth0"), (OBSERVER, f"{FRIEND_IP}/24", "eth1"),
                                   (OBSERVER, f"{STRANGER_IP}/24", "eth1")):
@@ -51,7 +51,7 @@ def up() -> None:
 def tap(name: str) -> None:
     """A port of the switch for a VM."""
     run("ip", "-n", SWITCH, "tuntap", "add", name, "mode", "tap")
-    run("ip", "-n", SWITCH, "link", "set", name, "master", "br0", "up")
+    run("ip", "-n", SWITCH, "link", "set", "dev", name, "master", "br0", "up")
 
 
 def down() -> None:

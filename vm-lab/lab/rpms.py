@@ -38,12 +38,14 @@ OWNED = [
     ("/var/lib/torque/", "torque"), ("/usr/lib/systemd/system/sshd.service", "openssh-server"),
     ("/usr/lib/systemd/system/sshd-keygen", "openssh-server"), ("/usr/sbin/grub2-install", "grub2-tools"),
     ("/usr/lib/systemd/system/chronyd.service", "chrony"),
-    ("/usr/lib/systemd/system/nftables.service", "nftables"), ("/usr/share/openmpi-lab/", "openmpi"),
+    ("/usr/lib/systemd/system/nftables.service", "nftables"),
+    ("/usr/lib/systemd/system/iptables.service", "iptables-services"),
+    ("/usr/lib/systemd/system/ip6tables.service", "iptables-services"), ("/usr/share/openmpi-lab/", "openmpi"),
 ]
 
 REQUIRED = {
     "kernel-core": ["systemd", "kmod"], "torque-mom": ["systemd", "python3", "munge"], "torque": [],
-    "torque-client": ["torque"], "openmpi": [], "bash": ["dash"],
+    "torque-client": ["torque"], "openmpi": [], "bash": ["dash"], "iptables-services": ["iptables", "systemd"],
 }
 
 SKIPPED = ("/proc", "/sys", "/dev", "/run", "/tmp", "/var/lib/dpkg", "/var/cache", "/var/lib/apt", "/var/log",
