@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hardware::Hardware;
 use crate::mac::Mac;
 
 /// Any hardware that asks to boot, as one packet shows it.
@@ -16,6 +17,8 @@ pub struct Machine {
     pub asker: Asker,
     /// The address it asked from, when it already has one.
     pub ip: Option<Ipv4Addr>,
+    /// What its hardware can do, once iPXE has looked.
+    pub hardware: Option<Hardware>,
 }
 
 /// The program that asks.

@@ -76,6 +76,24 @@ pub fn remove_node(text: &str, name: &NodeName) -> Result<String, EditError> {
 
 /// The next free name: `worker1`, `worker2`, …, or on from the highest of the names there are.
 pub fn next_name(cluster: &Cluster) -> Option<NodeName> {
+    next_names(cluster).next()
+}
+
+/// The lowest free address of `workers`.
+pub fn next_ip(cluster: &Cluster) -> Option<Ipv4Addr> {
+    next_ips(cluster).next()
+}
+
+/// The names and addresses that nodes will get that are added without either, in that order.
+pub fn next_nodes(cluster: &Cluster) -> impl Iterator<Item = (NodeName, Ipv4Addr)> {
+    next_names(cluster).zip(next_ips(cluster))
+}
+
+fn next_ips(cluster: &Cluster) -> impl Iterator<Item = Ipv4Addr> {
+    cluster.network().workers.iter().filter(|ip| cluster.node_by_ip(*ip).is_none())
+}
+
+fn next_names(cluster: &Cluster) -> impl Iterator<Item = NodeName> + use<> {
     let split = |name: &str| {
         let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
         let number = name.get(stem.len()..)?.parse::<u32>().ok()?;
@@ -84,10 +102,5 @@ pub fn next_name(cluster: &Cluster) -> Option<NodeName> {
     let names = cluster.nodes().filter_map(|node| split(node.name.as_str()));
     let (stem, number) =
         names.max_by_key(|(_, number)| *number).unwrap_or_else(|| ("worker".to_owned(), 0));
-    format!("{stem}{}", number.checked_add(1)?).parse().ok()
-}
-
-/// The lowest free address of `workers`.
-pub fn next_ip(cluster: &Cluster) -> Option<Ipv4Addr> {
-    cluster.network().workers.iter().find(|ip| cluster.node_by_ip(*ip).is_none())
+    (1..).map_while(move |step| format!("{stem}{}", number.checked_add(step)?).parse().ok())
 }

@@ -310,12 +310,14 @@ fn show(files: &Files, name: &NodeName, json: bool) -> anyhow::Result<()> {
 }
 
 fn disk(rule: &cluster::DiskRule) -> String {
-    match rule {
-        cluster::DiskRule::Smallest { min_gib } => {
-            format!("the smallest fixed one of {min_gib} GiB or more")
-        }
-        cluster::DiskRule::Serial(serial) => format!("the one with serial {serial}"),
-    }
+    let mut words = vec![format!("the smallest fixed one of {} GiB or more", rule.min_gib)];
+    words.extend(rule.max_gib.map(|max| format!("{max} GiB at most")));
+    words.extend(rule.serial.iter().map(|serial| format!("serial {serial}")));
+    words.extend(rule.wwn.iter().map(|wwn| format!("WWN {wwn}")));
+    words.extend(rule.model.iter().map(|model| format!("model {model}")));
+    words.extend(rule.path.iter().map(|path| format!("path {path}")));
+    words.extend(rule.keep.iter().map(|mount| format!("{mount} is kept")));
+    words.join(", ")
 }
 
 fn told(progress: &Progress) -> Vec<(&'static str, String)> {
