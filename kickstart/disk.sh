@@ -9,6 +9,7 @@ WANT_PATH=<<= disk.path =>>
 MIN_SECTORS=<<= disk.min_sectors =>>
 MAX_SECTORS=<<= disk.max_sectors =>>
 KEEP="<<= disk.keep =>>"
+APPEND='<<= append =>>'
 KNOWN_SERIAL=<<= disk.known_serial =>>
 
 read_word() { local word=; read -r word 2>/dev/null <"$1"; printf '%s' "$word"; }
@@ -127,7 +128,7 @@ partitions() {
   else
     echo "clearpart --all --drives=$1 --initlabel"
   fi
-  echo "bootloader --location=mbr --boot-drive=$1 --timeout=3<<= append =>>"
+  echo "bootloader --location=mbr --boot-drive=$1 --timeout=3$APPEND"
   echo "reqpart --add-boot"
   if [ -z "$KEEP" ]; then
     echo "part swap --recommended"

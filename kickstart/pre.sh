@@ -16,7 +16,7 @@ now=$(curl -sSI -m 10 --retry 3 <<= base =>>/ 2>/dev/null | tr -d '\r' | sed -n 
 mem=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 say pre "kernel $(cat /proc/sys/kernel/osrelease), $mem MiB of memory, $cpu"
-[ "$mem" -ge <<= memory_min_mib =>> ] || die "this computer has $mem MiB of memory, <<= os =>> needs <<= memory_min_mib =>>: put in more, or choose el7"
+[ "$mem" -ge <<= memory_min_mib =>> ] || die "this computer has $mem MiB of memory, <<= os =>> needs <<= memory_min_mib =>>: put in more<<= memory_advice =>>"
 # iPXE looked already, where it could.
 flags=" $(sed -n 's/^flags[^:]*: //p' /proc/cpuinfo | head -n 1) "
 for flag in <<= cpu_flags =>>; do

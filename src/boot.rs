@@ -6,8 +6,9 @@
 use std::net::Ipv4Addr;
 
 use crate::cluster::{Cluster, Node, UnfitPolicy};
-use crate::hardware::{Hardware, Unfit};
+use crate::hardware::Unfit;
 use crate::mac::Mac;
+use crate::machine::Hardware;
 use crate::machine::{Arch, Asker, Loader, Machine};
 use crate::name::OsName;
 use crate::site::Site;

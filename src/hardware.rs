@@ -3,44 +3,8 @@
 //!
 //! Floors and drivers are those of the vendors' kernels (Enterprise Linux 7 to 10, x86_64).
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
+use crate::machine::{CpuLevel, Hardware, PciId};
 use crate::media::{Release, Tree};
-
-/// The x86-64 micro-architecture levels of the psABI. Each includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CpuLevel {
-    /// Not even 64 bits.
-    V0,
-    /// Any 64-bit CPU.
-    V1,
-    /// SSE4.2 and POPCNT: Intel since 2008, AMD since 2011.
-    V2,
-    /// AVX2, BMI and FMA: Intel since Haswell, AMD since Excavator.
-    V3,
-}
-
-/// The network card that booted, by its PCI numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PciId {
-    /// Vendor.
-    pub vendor: u16,
-    /// Device.
-    pub device: u16,
-}
-
-/// What a machine told of itself from iPXE. What it did not tell counts as good: `%pre` looks again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Hardware {
-    /// What its CPU can do.
-    pub cpu: Option<CpuLevel>,
-    /// The card it boots from.
-    pub nic: Option<PciId>,
-}
 
 /// Why an os cannot run on a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -119,47 +83,6 @@ fn driver(nic: PciId) -> Option<(&'static str, Option<Release>)> {
         (0x1039, 0x0190 | 0x0191) => Some(("sis190", None)),
         (0x10b7, _) => Some(("3c59x", None)),
         _ => None,
-    }
-}
-
-impl FromStr for CpuLevel {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "v0" => Ok(Self::V0),
-            "v1" => Ok(Self::V1),
-            "v2" => Ok(Self::V2),
-            "v3" => Ok(Self::V3),
-            _ => Err(()),
-        }
-    }
-}
-
-impl fmt::Display for CpuLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V0 => "v0",
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-            Self::V3 => "v3",
-        })
-    }
-}
-
-impl FromStr for PciId {
-    type Err = ();
-
-    /// iPXE's `${busid:hexraw}`: bus type 01, vendor, device; or the eight digits alone.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let digits = match text.len() {
-            10 => text.strip_prefix("01").ok_or(())?,
-            8 => text,
-            _ => return Err(()),
-        };
-        let number = u32::from_str_radix(digits, 16).ok().ok_or(())?;
-        let [a, b, c, d] = number.to_be_bytes();
-        Ok(Self { vendor: u16::from_be_bytes([a, b]), device: u16::from_be_bytes([c, d]) })
     }
 }
 

@@ -19,8 +19,8 @@ pub mod report;
 
 use percent_encoding::percent_decode_str;
 
-use crate::hardware::Hardware;
 use crate::mac::Mac;
+use crate::machine::Hardware;
 use crate::machine::Loader;
 use crate::name::OsName;
 

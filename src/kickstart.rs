@@ -13,8 +13,8 @@ use askama::Template;
 use crate::artifacts::{self, NodeFile};
 use crate::cluster::{BootOrder, Cluster, Node, Scheduler, User};
 use crate::escape::{KernelArgs, KsWord, PackageWord, Unwritable};
-use crate::hardware::CpuLevel;
 use crate::mac::Mac;
+use crate::machine::CpuLevel;
 use crate::media::{Release, Tree};
 use crate::name::{NodeName, OsName};
 use crate::snippets::{Part, Snippet, Snippets};
@@ -120,6 +120,7 @@ macro_rules! pages {
                 packages: Vec<PackageWord>,
                 append: String,
                 memory_min_mib: u32,
+                memory_advice: &'static str,
                 cpu_flags: &'static str,
                 keygen_units: &'static str,
                 disk: DiskWords,
@@ -171,6 +172,7 @@ macro_rules! pages {
                         packages: packages.collect::<Result<_, _>>()?,
                         append: KernelArgs::new(&node.kernel_args)?.append(),
                         memory_min_mib: of_os.and_then(|os| os.memory_min_mib).unwrap_or(floor),
+                        memory_advice: memory_advice(tree.release),
                         cpu_flags: cpu_flags(tree.cpu),
                         keygen_units: keygen_units(tree.release),
                         disk: DiskWords::new(&node.disk, order.known_disk)?,
@@ -280,6 +282,11 @@ fn keygen_units(release: Release) -> &'static str {
             "sshd-keygen@rsa.service sshd-keygen@ecdsa.service"
         }
     }
+}
+
+/// What else helps who has too little memory.
+fn memory_advice(release: Release) -> &'static str {
+    if release == Release::El7 { "" } else { ", or choose el7" }
 }
 
 /// The flags of `/proc/cpuinfo` that make up a level of the psABI.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ini::Ini;
 
 use crate::cluster::Os;
-use crate::hardware::CpuLevel;
+use crate::machine::CpuLevel;
 use crate::name::OsName;
 
 /// The generation of Anaconda a tree installs with: it decides which kickstart is rendered.

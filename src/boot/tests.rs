@@ -1,7 +1,7 @@
 use super::*;
 use crate::cluster::sample::{cluster, mac, site, site_of};
 use crate::cluster::{Os, Parts, sample};
-use crate::hardware::CpuLevel;
+use crate::machine::CpuLevel;
 use crate::stage::Event;
 use crate::stage::Report;
 use crate::stage::tests::{RELEASED, SCRIPT, pre, reported, sent, state};

@@ -1,8 +1,8 @@
 use super::*;
 use crate::boot::decide;
 use crate::cluster::sample::{mac, site};
-use crate::hardware::{CpuLevel, Hardware};
 use crate::machine::{Arch, Asker, Machine};
+use crate::machine::{CpuLevel, Hardware};
 use crate::media::tests::tree;
 use crate::stage::Event;
 use crate::stage::tests::state;
