@@ -137,7 +137,7 @@ fn firewall(files: &mut Files, release: Release, cluster: &Words) -> Result<(), 
 
 /// S10: drop-ins where the release's ssh and sshd read them.
 fn ssh(files: &mut Files, release: Release, cluster: &Words) -> Result<(), askama::Error> {
-    let reload = Some("systemctl reload sshd");
+    let reload = Some("sshd -t && systemctl reload sshd");
     match release {
         Release::El7 | Release::El8 => {
             let whole = SshdWhole { cluster }.render()?;
