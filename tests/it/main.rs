@@ -11,5 +11,6 @@
 
 mod pcap;
 mod replay_dhcp;
+mod replay_tftp;
 mod tidy;
 mod wire;
