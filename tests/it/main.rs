@@ -10,6 +10,7 @@
 )]
 
 mod pcap;
+mod replay_boot;
 mod replay_dhcp;
 mod replay_tftp;
 mod tidy;
