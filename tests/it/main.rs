@@ -9,4 +9,6 @@
     reason = "a test that fails may say so by panicking"
 )]
 
+mod cli;
+mod sandbox;
 mod tidy;
