@@ -13,5 +13,6 @@ struct Worker {
 
 /// The ruleset of S6: default deny, the cluster's subnet open, IPv6 closed, drops logged slowly.
 pub fn worker(cluster: &Cluster) -> Result<String, askama::Error> {
-    Worker { subnet: cluster.network().subnet }.render()
+    // The engine drops a template's last line end, and this text stands in a here-document.
+    Worker { subnet: cluster.network().subnet }.render().map(|text| text + "\n")
 }

@@ -91,7 +91,8 @@ pub fn render(
             _,
         ) => return Err(ScriptError::NoScript),
     };
-    text.map_err(|error| ScriptError::Template { mac, reason: error.to_string() })
+    text.map(|text| text + "\n")
+        .map_err(|error| ScriptError::Template { mac, reason: error.to_string() })
 }
 
 fn install_script<'a>(

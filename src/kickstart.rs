@@ -127,7 +127,7 @@ pub fn render(order: &Order<'_>) -> Result<String, RenderError> {
     let firewall = crate::firewall::worker(order.cluster).map_err(template)?;
     let words =
         words(order, firewall).map_err(|fault| RenderError::Value { node: node.clone(), fault })?;
-    let text = words.render().map_err(template)?;
+    let text = words.render().map_err(template)? + "\n";
     check::check(&text, &words.fqdn, &words.node_url)
         .map_err(|fault| RenderError::Unsound { node: node.clone(), fault })?;
     Ok(text)

@@ -54,3 +54,20 @@ fn a_value_that_breaks_out_is_refused_by_name() {
     let error = rendered(|node| node.kernel_args = vec!["a\"b".to_owned()]).expect_err("refused");
     assert!(error.to_string().starts_with("node `worker1`: kernel_args: `a\\\"b`"), "{error}");
 }
+
+/// Bash reads on to the next line that is nothing but the word.
+#[test]
+fn every_here_document_ends_where_it_should() {
+    let text = rendered(|_| {}).expect("kickstart");
+    let mut open = None;
+    for line in text.lines() {
+        let begins = line.rsplit_once("<<").map(|(_, word)| word.trim_matches('\''));
+        match (open, begins) {
+            (Some(word), _) if line == word => open = None,
+            (Some(_), Some("REKINDLE" | "KS")) => panic!("still open at: {line}"),
+            (None, Some(word @ ("REKINDLE" | "KS"))) => open = Some(word),
+            _ => {}
+        }
+    }
+    assert_eq!(open, None);
+}
