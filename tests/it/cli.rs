@@ -1,7 +1,11 @@
 //! The real binary as its owner types it: whole output, exit code, and what is in the folder
 //! afterwards.
 
+mod add;
 mod check;
+mod import;
+mod journal;
+mod render;
 
 use std::process::Stdio;
 
@@ -41,4 +45,41 @@ fn a_reader_that_goes_away_is_no_failure() {
         let output = child.wait_with_output().expect("end");
         same(words, &sandbox.transcript(&output), "exit 0\n");
     }
+}
+
+#[test]
+fn init_writes_a_file_that_only_wants_its_tree() {
+    let sandbox = Sandbox::empty();
+    sandbox.write(".ssh/id_ed25519.pub", "[KEY]\n");
+    sandbox.check(
+        "init",
+        "[DIR]/cluster.toml is written; read it, then run `rekindle check`\nexit 0\n",
+    );
+    let written = sandbox.read("cluster.toml");
+    assert!(written.contains("admin_keys = [\n  \"[KEY]\",\n]\n"), "{written}");
+    sandbox.check(
+        "init",
+        "! rekindle: [DIR]/cluster.toml exists already and stays as it is\nexit 1\n",
+    );
+    assert_eq!(sandbox.read("cluster.toml"), written);
+    sandbox.check("check", "! rekindle: os `el9`: no install tree in /srv/rekindle/tree/el9: No such file or directory (os error 2); copy the whole DVD there (with its hidden .treeinfo)\nexit 1\n");
+    let tree = Sandbox::new();
+    tree.write("cluster.toml", &written.replace("/srv/rekindle/tree/el9", "[DIR]/tree"));
+    tree.check("check", "[DIR]/cluster.toml is sound: 0 nodes\nexit 0\n");
+    tree.check(
+        "node add --mac 52:54:00:aa:bb:01",
+        "worker1 (52:54:00:aa:bb:01, 192.168.10.10) is added: its next network boot installs it and erases its disk\nexit 0\n",
+    );
+}
+
+#[test]
+fn init_without_a_key_says_that_one_is_needed() {
+    let sandbox = Sandbox::empty();
+    sandbox.check(
+        "init",
+        "[DIR]/cluster.toml is written; read it, then run `rekindle check`\n\
+         ! no public key was found in ~/.ssh: put yours into admin_keys, or nobody can log in to the nodes\n\
+         exit 0\n",
+    );
+    sandbox.check("check", "! rekindle: [DIR]/cluster.toml:33: `admin_keys` is empty; add your public key (~/.ssh/id_ed25519.pub), or nobody could log in\nexit 1\n");
 }

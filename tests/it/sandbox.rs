@@ -142,7 +142,7 @@ impl Sandbox {
     }
 
     /// What a person sees who types these words: stdout, then stderr behind `! `, then the exit
-    /// code. This folder is `[DIR]`, moments are `[TIME]`.
+    /// code. This folder is `[DIR]`, every moment is [`TIME`].
     pub(crate) fn run(&self, words: &str) -> String {
         let output = self.command().args(words.split_whitespace()).output().expect("run");
         self.transcript(&output)
@@ -177,23 +177,19 @@ pub(crate) fn same(what: &str, found: &str, expected: &str) {
     assert!(found == expected, "{what}\n--- found\n{found}--- expected\n{expected}---");
 }
 
-/// `2026-11-26T15:42:07Z` and milliseconds behind `at_ms` become `[TIME]`.
+/// What stands for every moment; as wide as one, so that columns stay.
+pub(crate) const TIME: &str = "0000-00-00T00:00:00Z";
+
 fn mask_times(text: &str) -> String {
-    let mut masked = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find("20") {
-        let (before, moment) = rest.split_at(at);
-        masked.push_str(before);
-        let shape: String = moment
-            .chars()
-            .take(20)
-            .map(|letter| if letter.is_ascii_digit() { '0' } else { letter })
-            .collect();
-        let len = if shape == "0000-00-00T00:00:00Z" { 20 } else { 2 };
-        masked.push_str(if len == 20 { "[TIME]" } else { "20" });
-        rest = &moment[len..];
+    let digits = |text: &str| text.replace(|letter: char| letter.is_ascii_digit(), "0");
+    let mut masked = text.to_owned();
+    for (at, _) in text.match_indices("20") {
+        let moment = at..at + TIME.len();
+        if text.get(moment.clone()).is_some_and(|moment| digits(moment) == TIME) {
+            masked.replace_range(moment, TIME);
+        }
     }
-    masked + rest
+    masked
 }
 
 /// Whether these tests run as root, which can read every file.

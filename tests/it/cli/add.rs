@@ -1,0 +1,184 @@
+//! `rekindle node add` and `node rm`: what they say, and what they leave of the file.
+
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
+
+use crate::sandbox::{CLUSTER, Sandbox, same};
+
+/// The file as it should be after a third node was added.
+fn with_third(mac: &str) -> String {
+    format!("{CLUSTER}\n[[node]]\nname = \"worker3\"\nmac = \"{mac}\"\nip = \"192.168.10.12\"\n")
+}
+
+const ADDED: &str = "worker3 (52:54:00:aa:bb:03, 192.168.10.12) is added: its next network boot installs it and erases its disk\nexit 0\n";
+
+#[test]
+fn a_node_gets_the_next_name_and_address_and_the_rest_of_the_file_stays() {
+    for mac in [
+        "52:54:00:aa:bb:03",
+        "52-54-00-AA-BB-03",
+        "5254.00aa.bb03",
+        "525400aabb03",
+        "01-52-54-00-aa-bb-03",
+        "52:54:0:aa:bb:3",
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.check(&format!("node add --mac {mac}"), ADDED);
+        same("the file", &sandbox.read("cluster.toml"), &with_third("52:54:00:aa:bb:03"));
+        sandbox.check(
+            "node list",
+            "NAME     MAC                IP             OS   STAGE    SINCE                 TRIES\n\
+             worker1  52:54:00:aa:bb:01  192.168.10.10  el9  idle     -                     -\n\
+             worker2  52:54:00:aa:bb:02  192.168.10.11  el9  idle     -                     -\n\
+             worker3  52:54:00:aa:bb:03  192.168.10.12  el9  waiting  0000-00-00T00:00:00Z  0\n\
+             exit 0\n",
+        );
+        sandbox.check("check", "[DIR]/cluster.toml is sound: 3 nodes\nexit 0\n");
+    }
+}
+
+#[test]
+fn what_the_owner_says_of_a_node_is_written_down() {
+    let sandbox = Sandbox::new();
+    sandbox.check(
+        "node add gpu-1 --mac 02:00:00:00:00:09 --ip 192.168.10.99 --os el9 --role gpu --role login --no-arm",
+        "gpu-1 (02:00:00:00:00:09, 192.168.10.99) is added: it boots its own disk\nexit 0\n",
+    );
+    let block = "\n[[node]]\nname = \"gpu-1\"\nmac = \"02:00:00:00:00:09\"\nip = \"192.168.10.99\"\nos = \"el9\"\nroles = [\"gpu\", \"login\"]\n";
+    same("the file", &sandbox.read("cluster.toml"), &format!("{CLUSTER}{block}"));
+    sandbox.check("log", "exit 0\n");
+    sandbox.check(
+        "node show gpu-1",
+        "name       gpu-1\n\
+         mac        02:00:00:00:00:09\n\
+         ip         192.168.10.99\n\
+         os         el9\n\
+         roles      gpu login\n\
+         disk       the smallest fixed one of 10 GiB or more\n\
+         exit 0\n",
+    );
+}
+
+#[test]
+fn what_does_not_do_changes_nothing() {
+    let sandbox = Sandbox::new();
+    for (words, expected) in [
+        (
+            "--mac 52:54:00:aa:bb:02",
+            "52:54:00:aa:bb:02 is node `worker2` already; `rekindle node reinstall worker2` installs it again",
+        ),
+        (
+            "worker1 --mac 52:54:00:aa:bb:03",
+            "not added: node `worker1` is there twice (first on line 19); rename one",
+        ),
+        (
+            "master --mac 52:54:00:aa:bb:03",
+            "not added: `master` is the master's name; rename the node",
+        ),
+        (
+            "--mac 52:54:00:aa:bb:03 --ip 192.168.10.11",
+            "not added: 192.168.10.11 is already taken by node `worker2`; give this node another address",
+        ),
+        (
+            "--mac 52:54:00:aa:bb:03 --ip 10.0.0.1",
+            "not added: 10.0.0.1 is no host address of 192.168.10.0/24; take one between 192.168.10.10 and 192.168.10.12",
+        ),
+        (
+            "--mac 52:54:00:aa:bb:03 --os el7",
+            "not added: there is no [os.el7]; add it or use one of: el9",
+        ),
+    ] {
+        sandbox.check(&format!("node add {words}"), &format!("! rekindle: {expected}\nexit 1\n"));
+    }
+    sandbox.check(
+        "node add Worker --mac 52:54:00:aa:bb:03",
+        "! error: invalid value 'Worker' for '[NAME]': `Worker` cannot be a node name; use lower-case letters, digits and hyphens, begin with a letter, at most 63 characters\n\
+         ! \n\
+         ! For more information, try '--help'.\n\
+         exit 2\n",
+    );
+    same("the file", &sandbox.read("cluster.toml"), CLUSTER);
+    sandbox.check("log", "exit 0\n");
+}
+
+#[test]
+fn addresses_run_out_with_advice() {
+    let sandbox = Sandbox::new();
+    sandbox.check("node add --mac 52:54:00:aa:bb:03", ADDED);
+    let full = "! rekindle: all addresses of network.workers are taken; widen the range or give --ip\nexit 1\n";
+    sandbox.check("node add --mac 52:54:00:aa:bb:04", full);
+    sandbox.check(
+        "node add --mac 52:54:00:aa:bb:04 --ip 192.168.10.99",
+        "worker4 (52:54:00:aa:bb:04, 192.168.10.99) is added: its next network boot installs it and erases its disk\nexit 0\n",
+    );
+    sandbox.run("node rm worker1");
+    sandbox.check(
+        "node add --mac 52:54:00:aa:bb:05",
+        "worker5 (52:54:00:aa:bb:05, 192.168.10.10) is added: its next network boot installs it and erases its disk\nexit 0\n",
+    );
+}
+
+#[test]
+fn a_file_that_is_wrong_already_is_not_touched() {
+    let sandbox = Sandbox::new();
+    sandbox.change("\"eth1\"", "\"eth0\"");
+    let before = sandbox.read("cluster.toml");
+    for words in ["node add --mac 52:54:00:aa:bb:03", "node rm worker1"] {
+        sandbox.check(words, "! rekindle: [DIR]/cluster.toml:4: `eth0` is the uplink too; the private switch needs an interface of its own, or rekindle would answer on the uplink\nexit 1\n");
+    }
+    assert_eq!(sandbox.read("cluster.toml"), before);
+}
+
+#[test]
+fn a_last_line_without_an_end_gets_one() {
+    let sandbox = Sandbox::new();
+    sandbox.write("cluster.toml", CLUSTER.trim_end());
+    sandbox.check("node add --mac 52:54:00:aa:bb:03", ADDED);
+    same("the file", &sandbox.read("cluster.toml"), &with_third("52:54:00:aa:bb:03"));
+}
+
+#[test]
+fn mode_and_owner_of_the_file_stay() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new();
+    let path = sandbox.path("cluster.toml");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("mode");
+    let before = std::fs::metadata(&path).expect("file");
+    sandbox.check("node add --mac 52:54:00:aa:bb:03", ADDED);
+    let after = std::fs::metadata(&path).expect("file");
+    assert_eq!(
+        (after.mode(), after.uid(), after.gid()),
+        (before.mode(), before.uid(), before.gid())
+    );
+    let secret = std::fs::metadata(sandbox.path("state")).expect("folder");
+    assert_eq!(secret.mode() & 0o777, 0o700);
+}
+
+#[test]
+fn eight_owners_at_once_all_get_their_node() {
+    let sandbox = Sandbox::new();
+    sandbox.change("192.168.10.12\"", "192.168.10.99\"");
+    let children: Vec<_> = (11..=18)
+        .map(|number| {
+            let mut command = sandbox.command();
+            command.args(["node", "add", "--mac", &format!("52:54:00:aa:bb:{number}")]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run")
+        })
+        .collect();
+    for child in children {
+        let told = sandbox.transcript(&child.wait_with_output().expect("end"));
+        assert!(told.ends_with("erases its disk\nexit 0\n"), "{told}");
+    }
+    sandbox.check("check", "[DIR]/cluster.toml is sound: 10 nodes\nexit 0\n");
+    let list = sandbox.run("node list");
+    for number in 11..=18 {
+        let mac = format!("52:54:00:aa:bb:{number}");
+        assert!(list.lines().any(|line| line.contains(&mac) && line.contains("waiting")), "{list}");
+    }
+    let names: Vec<_> = list.lines().filter_map(|line| line.split(' ').next()).collect();
+    let expected = [
+        "NAME", "worker1", "worker10", "worker2", "worker3", "worker4", "worker5", "worker6",
+        "worker7", "worker8", "worker9", "exit",
+    ];
+    assert_eq!(names, expected);
+}

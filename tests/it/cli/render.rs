@@ -1,0 +1,80 @@
+//! `rekindle render`: what a node would get, and nothing that is secret.
+
+use rekindle::boot::Grant;
+use rekindle::trust::store;
+
+use crate::sandbox::Sandbox;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "cluster.toml",
+        &format!("{}\n[scheduler]\nkind = \"torque\"\n", crate::sandbox::CLUSTER),
+    );
+    sandbox.run("node reinstall worker1");
+    let printed: String = ["kickstart", "ipxe", "all"]
+        .map(|what| sandbox.run(&format!("render {what} worker1")))
+        .into_iter()
+        .inspect(|told| {
+            assert!(
+                told.ends_with(
+                    "exit 0
+"
+                ),
+                "{told}"
+            )
+        })
+        .collect();
+    assert!(printed.contains("inst.ks=http://192.168.10.1/node/TOKEN-MASKED/ks "), "{printed}");
+    let secrets = store::load_or_create(&sandbox.path("state")).expect("secrets");
+    let grant = Grant { mac: "52:54:00:aa:bb:01".parse().expect("mac"), arm: 1 };
+    let token_key = std::fs::read(sandbox.path("state/secrets/token.key")).expect("key");
+    let mut secret = vec![
+        secrets.token(grant).reveal().to_owned(),
+        hex(&token_key),
+        hex(&secrets.munge_key()[..16]),
+        "PRIVATE KEY".to_owned(),
+    ];
+    for name in ["host_ca", "root_ed25519"] {
+        let key =
+            std::fs::read_to_string(sandbox.path(&format!("state/secrets/{name}"))).expect("key");
+        // The first line of an OpenSSH private key's body is a header that all keys share.
+        secret.extend(key.lines().skip(3).filter(|line| !line.starts_with('-')).map(str::to_owned));
+    }
+    assert!(secret.len() > 6, "the private keys were looked at");
+    for secret in secret {
+        assert!(!printed.contains(&secret), "{secret}");
+    }
+    let public = &secrets.public().host_ca;
+    assert!(printed.contains(public.as_str()), "the public half is there");
+}
+
+#[test]
+fn each_text_can_be_asked_for() {
+    let sandbox = Sandbox::new();
+    let kickstart = sandbox.run("render kickstart worker1");
+    assert!(kickstart.starts_with("#version=RHEL9\n# rekindle: worker1, 52:54:00:aa:bb:01\n"));
+    let script = sandbox.run("render ipxe worker1");
+    assert!(script.starts_with("#!ipxe\n# rekindle: installs worker1 (52:54:00:aa:bb:01)\n"));
+    let all = sandbox.run("render all worker1");
+    let titles: Vec<_> = all.lines().filter(|line| line.starts_with("===== ")).collect();
+    assert_eq!(
+        titles,
+        [
+            "===== worker1: iPXE script that installs =====",
+            "===== worker1: iPXE script that boots the disk =====",
+            "===== worker1: kickstart =====",
+            "===== worker1: /etc/hosts =====",
+            "===== worker1: /etc/yum.repos.d/rekindle.repo =====",
+            "===== worker1: /etc/sysconfig/nftables.conf =====",
+        ]
+    );
+    for text in [kickstart, script] {
+        assert!(all.contains(text.trim_end_matches("exit 0\n")));
+    }
+}
