@@ -182,3 +182,18 @@ fn eight_owners_at_once_all_get_their_node() {
     ];
     assert_eq!(names, expected);
 }
+
+#[test]
+fn a_link_to_the_file_stays_a_link() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.path("git")).expect("folder");
+    std::fs::rename(sandbox.path("cluster.toml"), sandbox.path("git/mine.toml")).expect("move");
+    sandbox.link("cluster.toml", "git/mine.toml");
+    sandbox.check("node add --mac 52:54:00:aa:bb:03", ADDED);
+    assert!(sandbox.path("cluster.toml").is_symlink());
+    same("the file", &sandbox.read("git/mine.toml"), &with_third("52:54:00:aa:bb:03"));
+    sandbox.run("node rm worker3");
+    assert!(sandbox.path("cluster.toml").is_symlink());
+    same("the file", &sandbox.read("git/mine.toml"), CLUSTER);
+    assert_eq!(sandbox.names("git"), ["mine.toml", "mine.toml.lock"], "one lock for link and file");
+}
