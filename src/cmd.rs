@@ -14,10 +14,10 @@ mod serve;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::cluster::{Cluster, Findings};
+use crate::change::Lock;
+use crate::cluster::{self, Cluster, Findings};
 use crate::journal::Journal;
 
 /// Give old computers a second life as a cluster.
@@ -93,9 +93,19 @@ pub fn run(cli: Cli) -> ExitCode {
 
 impl Files {
     fn text(&self) -> anyhow::Result<String> {
-        std::fs::read_to_string(&self.config).with_context(|| {
-            format!("cannot read {} (`rekindle init` writes one)", self.config.display())
-        })
+        let bytes = std::fs::read(&self.config).map_err(|error| {
+            let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+            let hint = if is_missing { " (`rekindle init` writes one)" } else { "" };
+            anyhow::Error::new(error)
+                .context(format!("cannot read {}{hint}", self.config.display()))
+        })?;
+        Ok(cluster::utf8(bytes, &self.config)?)
+    }
+
+    /// The right to change the file; where there is none, says so before anything is made.
+    fn lock(&self) -> anyhow::Result<Lock> {
+        self.text()?;
+        Ok(Lock::take(&self.config)?)
     }
 
     fn cluster(&self) -> anyhow::Result<Cluster> {

@@ -62,6 +62,17 @@ pub(super) struct At<T> {
     pub(super) value: T,
 }
 
+/// Takes the bytes of a file as text, or says on which line they are none: editors of old write
+/// umlauts in other ways.
+pub fn utf8(bytes: Vec<u8>, file: &Path) -> Result<String, Findings> {
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        let message = "this is not UTF-8; save the file in that encoding".to_owned();
+        Findings { file: file.to_owned(), list: vec![Finding { line, message }] }
+    })
+}
+
 /// Parses the text, or says on which line it is no TOML.
 pub(super) fn document<'d>(text: &'d str, file: &Path) -> Result<Document<&'d str>, Findings> {
     Document::parse(text).map_err(|error| {

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Files, Wrong, out};
-use crate::change::{self, Lock};
+use crate::change;
 use crate::cluster::edit::{self, NewNode};
 use crate::cluster::{self, Cluster};
 use crate::mac::Mac;
@@ -117,8 +117,9 @@ impl Add {
 
 impl Import {
     fn run(self, files: &Files) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(&self.file)
+        let bytes = std::fs::read(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
+        let text = cluster::utf8(bytes, &self.file)?;
         let rows = cluster::import::parse_csv(&text)
             .map_err(|found| Wrong(found.with_file(&self.file)))?;
         let wanted = rows
@@ -146,8 +147,8 @@ struct Wanted {
 
 /// Adds all or none: the file first, then the permission to install.
 fn add(files: &Files, wanted: Vec<Wanted>, arm: bool) -> anyhow::Result<()> {
+    let lock = files.lock()?;
     let journal = files.journal()?;
-    let lock = Lock::take(&files.config)?;
     let mut text = files.text()?;
     let mut cluster = Cluster::parse(&text, &files.config)?;
     let mut added = vec![];
@@ -196,8 +197,8 @@ fn add(files: &Files, wanted: Vec<Wanted>, arm: bool) -> anyhow::Result<()> {
 }
 
 fn remove(files: &Files, name: &NodeName) -> anyhow::Result<()> {
+    let lock = files.lock()?;
     let journal = files.journal()?;
-    let lock = Lock::take(&files.config)?;
     let text = files.text()?;
     let cluster = Cluster::parse(&text, &files.config)?;
     let mac = node(&cluster, name)?.mac;

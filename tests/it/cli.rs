@@ -83,3 +83,49 @@ fn init_without_a_key_says_that_one_is_needed() {
     );
     sandbox.check("check", "! rekindle: [DIR]/cluster.toml:33: `admin_keys` is empty; add your public key (~/.ssh/id_ed25519.pub), or nobody could log in\nexit 1\n");
 }
+
+#[test]
+fn without_a_file_every_command_says_how_to_get_one_and_leaves_nothing_behind() {
+    let sandbox = Sandbox::empty();
+    for words in [
+        "check",
+        "node list",
+        "node add --mac 52:54:00:aa:bb:01",
+        "node rm worker1",
+        "node reinstall worker1",
+        "machines",
+        "log",
+        "render all worker1",
+    ] {
+        sandbox.check(
+            words,
+            "! rekindle: cannot read [DIR]/cluster.toml (`rekindle init` writes one): No such file or directory (os error 2)\n\
+             exit 2\n",
+        );
+    }
+    assert_eq!(sandbox.names("."), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_said_so() {
+    let sandbox = Sandbox::empty();
+    std::fs::create_dir(sandbox.path("cluster.toml")).expect("folder");
+    for words in ["check", "node add --mac 52:54:00:aa:bb:01"] {
+        sandbox.check(
+            words,
+            "! rekindle: cannot read [DIR]/cluster.toml: Is a directory (os error 21)\nexit 2\n",
+        );
+    }
+    if is_root() {
+        println!("skipped: a file without permissions, root reads every file");
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new();
+    let nobody = std::fs::Permissions::from_mode(0);
+    std::fs::set_permissions(sandbox.path("cluster.toml"), nobody).expect("mode");
+    sandbox.check(
+        "check",
+        "! rekindle: cannot read [DIR]/cluster.toml: Permission denied (os error 13)\nexit 2\n",
+    );
+}

@@ -340,3 +340,12 @@ fn a_release_without_kickstarts_is_said_for_each_node() {
          exit 1\n",
     );
 }
+
+#[test]
+fn a_file_in_another_encoding_is_told_by_its_line() {
+    let sandbox = Sandbox::new();
+    let text = CLUSTER.replace("Rack 2, slow disk", "B\u{fc}ro");
+    let latin1: Vec<u8> = text.chars().map(|letter| u8::try_from(letter).expect("latin")).collect();
+    std::fs::write(sandbox.path("cluster.toml"), latin1).expect("write");
+    sandbox.check("check", "! rekindle: [DIR]/cluster.toml:23: this is not UTF-8; save the file in that encoding\nexit 1\n");
+}

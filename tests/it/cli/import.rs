@@ -48,3 +48,14 @@ fn only_the_mac_is_needed() {
          exit 0\n",
     );
 }
+
+#[test]
+fn a_table_in_another_encoding_is_told_by_its_line() {
+    let sandbox = sandbox();
+    let csv = b"name,mac\n# B\xfcro\n";
+    std::fs::write(sandbox.path("nodes.csv"), csv).expect("write");
+    sandbox.check(
+        "node import nodes.csv",
+        "! rekindle: nodes.csv:2: this is not UTF-8; save the file in that encoding\nexit 1\n",
+    );
+}
