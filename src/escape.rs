@@ -18,7 +18,7 @@ pub struct Unwritable {
 }
 
 fn unwritable(field: &'static str, text: &str, context: &'static str) -> Unwritable {
-    let shown = text.chars().take(40).collect::<String>().escape_default().to_string();
+    let shown = text.chars().take(40).collect::<String>().escape_debug().to_string();
     Unwritable { field, shown, context }
 }
 

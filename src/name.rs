@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text cannot be a name of the given kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` cannot be a {kind}; {rule}")]
+#[error("`{}` cannot be a {kind}; {rule}", text.escape_debug())]
 pub struct BadName {
     text: String,
     kind: &'static str,

@@ -102,7 +102,7 @@ fn address(reader: &mut Reader<'_>, text: At<&str>) -> Option<At<Ipv4Addr>> {
 }
 
 fn show(text: &str) -> String {
-    text.chars().take(60).collect::<String>().escape_default().to_string()
+    text.chars().take(60).collect::<String>().escape_debug().to_string()
 }
 
 fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network> {

@@ -74,7 +74,7 @@ pub fn parse_csv(text: &str) -> Result<Vec<ImportedNode>, ImportFindings> {
             {
                 let message = format!(
                     "unknown column `{}`; known: {}",
-                    unknown.escape_default(),
+                    unknown.escape_debug(),
                     COLUMNS.join(", ")
                 );
                 wrong.push(Finding { line, message });
@@ -126,7 +126,7 @@ fn node(
     let ip = field("ip").and_then(|text| {
         let ip = text.parse().ok();
         if ip.is_none() {
-            complain(format!("`{}` is no IPv4 address", text.escape_default()));
+            complain(format!("`{}` is no IPv4 address", text.escape_debug()));
         }
         ip
     });

@@ -349,3 +349,34 @@ fn a_file_in_another_encoding_is_told_by_its_line() {
     std::fs::write(sandbox.path("cluster.toml"), latin1).expect("write");
     sandbox.check("check", "! rekindle: [DIR]/cluster.toml:23: this is not UTF-8; save the file in that encoding\nexit 1\n");
 }
+
+#[test]
+fn a_finding_is_one_line_whatever_the_value() {
+    let sandbox = Sandbox::new();
+    let wrong = |from: &str, to: &str, expected: &str| wrong(&sandbox, from, to, &[expected]);
+    wrong(
+        "\"worker2\"",
+        "\"a\\nb\\u001b[2J\"",
+        "25: `a\\nb\\u{1b}[2J` cannot be a node name; use lower-case letters, digits and hyphens, begin with a letter, at most 63 characters",
+    );
+    wrong(
+        "\"52:54:00:aa:bb:02\"",
+        "\"52\\n54\"",
+        "26: `52\\n54` is not a MAC address; write it like 52:54:00:aa:bb:01",
+    );
+    wrong(
+        "[os.el9]",
+        "[os.\"a\\nb\"]\ntree = \"/x\"\n[os.el9]",
+        "9: `a\\nb` cannot be a name of an os; use lower-case letters, digits and hyphens, like el9",
+    );
+    wrong(
+        "[os.el9]",
+        "[os]\n\"a\\nb\" = 1\n[os.el9]",
+        "10: `a\\nb` must be a table; write [os.NAME]",
+    );
+    wrong(
+        "os = \"el9\"",
+        "os = \"el9\"\npackages = [[\n1,\n2]]",
+        "14: `packages` holds [; it must hold texts in quotes",
+    );
+}
