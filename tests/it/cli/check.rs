@@ -46,6 +46,7 @@ fn what_two_nodes_share_is_named_on_the_second() {
         "\"worker1\"",
         "25: node `worker1` is there twice (first on line 19); rename one",
     );
+    wrong("\"worker2\"", "\"master\"", "25: `master` is the master's name; rename the node");
 }
 
 #[test]
@@ -378,5 +379,29 @@ fn a_finding_is_one_line_whatever_the_value() {
         "os = \"el9\"",
         "os = \"el9\"\npackages = [[\n1,\n2]]",
         "14: `packages` holds [; it must hold texts in quotes",
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_lines() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "cluster.toml",
+        &CLUSTER
+            .replace("\"eth1\"", "\"eth0\"")
+            .replace("aa:bb:02", "aa:bb:01")
+            .replace("\"192.168.10.11\"", "\"192.168.10.10\"")
+            .replace("tree = ", "treee = ")
+            .replace("\"worker2\"", "\"Worker\""),
+    );
+    sandbox.check(
+        "check",
+        "! rekindle: [DIR]/cluster.toml:4: `eth0` is the uplink too; the private switch needs an interface of its own, or rekindle would answer on the uplink\n\
+         ! rekindle: [DIR]/cluster.toml:9: [os.el9] lacks `tree`; add tree = \"/srv/rekindle/tree/el9\"\n\
+         ! rekindle: [DIR]/cluster.toml:10: unknown key `treee` in [os.el9]; did you mean `tree`?\n\
+         ! rekindle: [DIR]/cluster.toml:25: `Worker` cannot be a node name; use lower-case letters, digits and hyphens, begin with a letter, at most 63 characters\n\
+         ! rekindle: [DIR]/cluster.toml:26: 52:54:00:aa:bb:01 already belongs to node `worker1`; every card has its own\n\
+         ! rekindle: [DIR]/cluster.toml:27: 192.168.10.10 is already taken by node `worker1`; give this node another address\n\
+         exit 1\n",
     );
 }
