@@ -173,7 +173,7 @@ fn add(files: &Files, wanted: Vec<Wanted>, arm: bool) -> anyhow::Result<()> {
             )
         })?;
         let node = NewNode { name, mac: one.mac, ip, os: one.os, roles: one.roles };
-        text = edit::add_node(&text, &node)?;
+        text = edit::add_node(&text, &node).map_err(|error| Wrong(error.to_string()))?;
         cluster =
             Cluster::parse(&text, &files.config).map_err(|found| Wrong(change::refused(&found)))?;
         added.push(node);
@@ -202,9 +202,10 @@ fn remove(files: &Files, name: &NodeName) -> anyhow::Result<()> {
     let text = files.text()?;
     let cluster = Cluster::parse(&text, &files.config)?;
     let mac = node(&cluster, name)?.mac;
+    let text = edit::remove_node(&text, name).map_err(|error| Wrong(error.to_string()))?;
     // The permission goes first: a node that is half removed must not be installed.
     journal.append(mac, &Event::Disarmed)?;
-    lock.replace(&edit::remove_node(&text, name)?)?;
+    lock.replace(&text)?;
     out::text(&format!("{name} is removed; its disk was not touched"))
 }
 

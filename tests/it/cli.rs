@@ -122,7 +122,7 @@ fn a_file_that_cannot_be_read_is_said_so() {
     }
     use std::os::unix::fs::PermissionsExt;
     let sandbox = Sandbox::new();
-    let nobody = std::fs::Permissions::from_mode(0);
+    let nobody = std::fs::Permissions::from_mode(0o000);
     std::fs::set_permissions(sandbox.path("cluster.toml"), nobody).expect("mode");
     sandbox.check(
         "check",

@@ -2,7 +2,7 @@
 //! that has what `rekindle check` looks for. No root, no network.
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
@@ -195,9 +195,4 @@ fn mask_times(text: &str) -> String {
 /// Whether these tests run as root, which can read every file.
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
-}
-
-/// The repository's folder.
-pub(crate) fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

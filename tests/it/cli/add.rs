@@ -197,3 +197,55 @@ fn a_link_to_the_file_stays_a_link() {
     same("the file", &sandbox.read("git/mine.toml"), CLUSTER);
     assert_eq!(sandbox.names("git"), ["mine.toml", "mine.toml.lock"], "one lock for link and file");
 }
+
+#[test]
+fn a_node_goes_with_its_own_comments_and_no_others() {
+    let sandbox = Sandbox::new();
+    sandbox.check("node rm worker2", "worker2 is removed; its disk was not touched\nexit 0\n");
+    let (before, _) = CLUSTER.split_once("\n# Rack 2").expect("comment");
+    same("the file", &sandbox.read("cluster.toml"), before);
+
+    let sandbox = Sandbox::new();
+    sandbox.check("node rm worker1", "worker1 is removed; its disk was not touched\nexit 0\n");
+    let block =
+        "\n[[node]]\nname = \"worker1\"\nmac = \"52:54:00:aa:bb:01\"\nip = \"192.168.10.10\"\n";
+    same("the file", &sandbox.read("cluster.toml"), &CLUSTER.replace(block, ""));
+    sandbox.check(
+        "node rm worker1",
+        "! rekindle: there is no node `worker1`; `rekindle node list` names them\nexit 1\n",
+    );
+    sandbox.check("node rm worker2", "worker2 is removed; its disk was not touched\nexit 0\n");
+    sandbox.check("node list", "there is no node yet; rekindle node add --mac MAC\nexit 0\n");
+}
+
+#[test]
+fn adding_and_removing_leaves_the_file_as_it_was() {
+    let sandbox = Sandbox::new();
+    let commented = format!("{CLUSTER}\n# [[node]]\n# name = \"example\"\n\n# The end.\n");
+    for text in [CLUSTER, &commented, &CLUSTER.replace('\n', "\r\n"), &format!("\u{feff}{CLUSTER}")]
+    {
+        sandbox.write("cluster.toml", text);
+        sandbox.check("node add --mac 52:54:00:aa:bb:03", ADDED);
+        let end = if text.contains('\r') { "\r\n" } else { "\n" };
+        let block =
+            "\n[[node]]\nname = \"worker3\"\nmac = \"52:54:00:aa:bb:03\"\nip = \"192.168.10.12\"\n";
+        let block = block.replace('\n', end);
+        same("added", &sandbox.read("cluster.toml"), &format!("{text}{block}"));
+        sandbox.run("node rm worker3");
+        same("removed", &sandbox.read("cluster.toml"), text);
+    }
+}
+
+#[test]
+fn nodes_in_another_form_are_left_to_their_owner() {
+    let sandbox = Sandbox::new();
+    let (head, _) = CLUSTER.split_once("# The nodes.").expect("head");
+    let inline =
+        "node = [{ name = \"worker1\", mac = \"52:54:00:aa:bb:01\", ip = \"192.168.10.10\" }]\n";
+    sandbox.write("cluster.toml", &format!("{inline}{head}"));
+    sandbox.check("check", "[DIR]/cluster.toml is sound: 1 nodes\nexit 0\n");
+    let hand = "! rekindle: `node` must be a list of [[node]] tables to be changed here; edit the file by hand\nexit 1\n";
+    sandbox.check("node add --mac 52:54:00:aa:bb:03", hand);
+    sandbox.check("node rm worker1", hand);
+    sandbox.check("log", "exit 0\n");
+}
