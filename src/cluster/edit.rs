@@ -136,17 +136,18 @@ fn without(text: &str, part: Part) -> String {
     std::iter::once(kept).chain(above).chain(below).collect()
 }
 
-/// The next free name: `worker1`, `worker2`, …, or on from the highest of the names there are.
+/// The next free name: `worker1`, `worker2`, …, or on from the highest of the names there are,
+/// with as many digits (`node08`, `node09`, `node10`).
 pub fn next_name(cluster: &Cluster) -> Option<NodeName> {
     let split = |name: &str| {
         let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
-        let number = name.get(stem.len()..)?.parse::<u32>().ok()?;
-        Some((stem.to_owned(), number))
+        let digits = name.get(stem.len()..)?;
+        Some((digits.parse::<u32>().ok()?, digits.len(), stem.to_owned()))
     };
     let names = cluster.nodes().filter_map(|node| split(node.name.as_str()));
-    let (stem, number) =
-        names.max_by_key(|(_, number)| *number).unwrap_or_else(|| ("worker".to_owned(), 0));
-    format!("{stem}{}", number.checked_add(1)?).parse().ok()
+    let first = || (0, 1, "worker".to_owned());
+    let (number, width, stem) = names.max_by_key(|(number, ..)| *number).unwrap_or_else(first);
+    format!("{stem}{:0width$}", number.checked_add(1)?).parse().ok()
 }
 
 /// The lowest free address of `workers`.

@@ -249,3 +249,26 @@ fn nodes_in_another_form_are_left_to_their_owner() {
     sandbox.check("node rm worker1", hand);
     sandbox.check("log", "exit 0\n");
 }
+
+#[test]
+fn names_go_on_as_the_owner_began_them() {
+    let sandbox = Sandbox::new();
+    for (names, next) in [
+        (["node01", "node02"], "node03"),
+        (["n9", "n10"], "n11"),
+        (["n009", "n010"], "n011"),
+        (["login", "compute"], "worker1"),
+        (["rack1-7", "rack1-8"], "rack1-9"),
+        (["a99", "a98"], "a100"),
+    ] {
+        let [one, two] = names.map(|name| format!("\"{name}\""));
+        sandbox.write(
+            "cluster.toml",
+            &CLUSTER.replace("\"worker1\"", &one).replace("\"worker2\"", &two),
+        );
+        sandbox.check(
+            "node add --mac 52:54:00:aa:bb:03 --no-arm",
+            &format!("{next} (52:54:00:aa:bb:03, 192.168.10.12) is added: it boots its own disk\nexit 0\n"),
+        );
+    }
+}
