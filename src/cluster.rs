@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 
 use crate::mac::Mac;
+pub use check::is_public_key;
 pub use file::{Finding, Findings, utf8};
 
 use crate::name::{DomainName, IfName, NodeName, OsName, Role, UserName};

@@ -444,10 +444,15 @@ fn disk<'d>(reader: &mut Reader<'d>, table: &mut Table<'d>) -> Option<DiskRule> 
     }
 }
 
+/// Whether a text is the one line of an OpenSSH public key, without options before it.
+pub fn is_public_key(key: &str) -> bool {
+    let one_line = !key.contains(|letter: char| letter.is_control() || "\"'\\".contains(letter));
+    one_line && PublicKey::from_openssh(key).is_ok()
+}
+
 fn admin_key<'d>(reader: &mut Reader<'d>, text: At<&'d str>) -> Option<String> {
     let key = text.value.trim();
-    let one_line = !key.contains(|letter: char| letter.is_control() || "\"'\\".contains(letter));
-    if one_line && PublicKey::from_openssh(key).is_ok() {
+    if is_public_key(key) {
         return Some(key.to_owned());
     }
     let shown = show(&key.chars().take(30).collect::<String>());

@@ -129,3 +129,26 @@ fn a_file_that_cannot_be_read_is_said_so() {
         "! rekindle: cannot read [DIR]/cluster.toml: Permission denied (os error 13)\nexit 2\n",
     );
 }
+
+#[test]
+fn init_takes_keys_from_a_file_and_only_public_ones() {
+    let sandbox = Sandbox::empty();
+    sandbox.write("team", "# the team\n[KEY]\n\n[KEY] two\n");
+    sandbox.check(
+        "init --admin-keys team",
+        "[DIR]/cluster.toml is written; read it, then run `rekindle check`\nexit 0\n",
+    );
+    assert!(
+        sandbox
+            .read("cluster.toml")
+            .contains("admin_keys = [\n  \"[KEY]\",\n  \"[KEY] two\",\n]\n")
+    );
+    let sandbox = Sandbox::empty();
+    sandbox.check(
+        "init --admin-keys nothing",
+        "! rekindle: cannot read nothing: No such file or directory (os error 2)\nexit 2\n",
+    );
+    sandbox.write("id_ed25519", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEA\n-----END OPENSSH PRIVATE KEY-----\n");
+    sandbox.check("init --admin-keys id_ed25519", "! rekindle: id_ed25519:1: this is no OpenSSH public key (or its comment holds quotes); name a file like ~/.ssh/id_ed25519.pub\nexit 1\n");
+    assert_eq!(sandbox.names("."), ["id_ed25519"], "nothing was written");
+}
