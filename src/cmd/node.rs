@@ -302,7 +302,7 @@ fn show(files: &Files, name: &NodeName, json: bool) -> anyhow::Result<()> {
         ("mac", node.mac.to_string()),
         ("ip", node.ip.to_string()),
         ("os", node.os.to_string()),
-        ("roles", roles.join(" ")),
+        ("roles", if roles.is_empty() { "-".to_owned() } else { roles.join(" ") }),
         ("disk", disk(&node.disk)),
     ];
     lines.extend(progress.map(told).into_iter().flatten());
@@ -325,9 +325,12 @@ fn told(progress: &Progress) -> Vec<(&'static str, String)> {
         || "no: it boots its own disk".to_owned(),
         |arm| format!("yes: its next network boot installs it ({} tries so far)", arm.tries),
     );
-    vec![
+    let mut lines = vec![
         ("stage", format!("{} since {}", progress.stage, out::time(progress.since_ms))),
         ("armed", armed),
-        ("said", progress.detail.clone()),
-    ]
+    ];
+    if !progress.detail.is_empty() {
+        lines.push(("said", progress.detail.trim().replace('\n', "\n           ")));
+    }
+    lines
 }

@@ -38,23 +38,27 @@ impl Render {
             Wrong(format!("there is no node `{}`; `rekindle node list` names them", self.node))
         })?;
         let os = cluster.systems().get(&node.os).context("every node's os is known")?;
-        let tree = media::load(&node.os, os)?;
+        let tree = media::load(&node.os, os).map_err(|bad| Wrong(bad.to_string()))?;
         let secrets = store::load_or_create(&files.state)?;
         let token = Token::masked();
         let keys = secrets.public();
         let order = Order { cluster: &cluster, node, tree: &tree, token: &token, keys };
         let arm = Arm { seq: 0, boots: 0, tries: 0, window_ms: None };
         let install = Decision::Install { node, arm };
-        let script = || ipxe::render(&cluster, node.mac, &install, Some((&tree, &token)));
+        let script = || {
+            ipxe::render(&cluster, node.mac, &install, Some((&tree, &token)))
+                .map_err(|fault| Wrong(fault.to_string()))
+        };
+        let kickstart = || kickstart::render(&order).map_err(|fault| Wrong(fault.to_string()));
         match self.what {
-            What::Kickstart => out::text(&kickstart::render(&order)?),
+            What::Kickstart => out::text(&kickstart()?),
             What::Ipxe => out::text(&script()?),
             What::All => {
                 let local = ipxe::render(&cluster, node.mac, &Decision::LocalBoot(node), None)?;
                 let parts = [
                     ("iPXE script that installs", script()?),
                     ("iPXE script that boots the disk", local),
-                    ("kickstart", kickstart::render(&order)?),
+                    ("kickstart", kickstart()?),
                     ("/etc/hosts", artifacts::hosts(&cluster)),
                     (
                         "/etc/yum.repos.d/rekindle.repo",

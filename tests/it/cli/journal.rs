@@ -160,3 +160,38 @@ fn a_state_folder_that_cannot_be_made_is_a_failure() {
     assert!(told.ends_with("exit 2\n"), "{told}");
     assert!(!sandbox.read("cluster.toml").contains("worker3"));
 }
+
+#[test]
+fn one_node_is_shown_with_its_last_words() {
+    let sandbox = lived_in();
+    sandbox.check(
+        "node show worker1",
+        "name       worker1\n\
+         mac        52:54:00:aa:bb:01\n\
+         ip         192.168.10.10\n\
+         os         el9\n\
+         roles      -\n\
+         disk       the smallest fixed one of 10 GiB or more\n\
+         stage      packages since 0000-00-00T00:00:00Z\n\
+         armed      yes: its next network boot installs it (1 tries so far)\n\
+         said       sda, 149 GiB\n\
+         exit 0\n",
+    );
+    sandbox.check(
+        "node show worker2",
+        "name       worker2\n\
+         mac        52:54:00:aa:bb:02\n\
+         ip         192.168.10.11\n\
+         os         el9\n\
+         roles      -\n\
+         disk       the smallest fixed one of 10 GiB or more\n\
+         stage      failed since 0000-00-00T00:00:00Z\n\
+         armed      yes: its next network boot installs it (1 tries so far)\n\
+         said       no space\n           left\n\
+         exit 0\n",
+    );
+    sandbox.check(
+        "node show nobody",
+        "! rekindle: there is no node `nobody`; `rekindle node list` names them\nexit 1\n",
+    );
+}

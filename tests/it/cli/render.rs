@@ -71,3 +71,17 @@ fn each_text_can_be_asked_for() {
         assert!(all.contains(text.trim_end_matches("exit 0\n")));
     }
 }
+
+#[test]
+fn what_cannot_be_rendered_is_said_so() {
+    let sandbox = Sandbox::new();
+    sandbox.check(
+        "render all nobody",
+        "! rekindle: there is no node `nobody`; `rekindle node list` names them\nexit 1\n",
+    );
+    sandbox.remove("tree/RPM-GPG-KEY-AlmaLinux-9");
+    sandbox.check("render all worker1", "! rekindle: os `el9`: no package-signing key in [DIR]/tree; name the vendor's key file in `gpg_keys`\nexit 1\n");
+    sandbox.write("tree/RPM-GPG-KEY-x", "x");
+    sandbox.write("tree/.treeinfo", &crate::sandbox::TREEINFO.replace("9.8", "8.10"));
+    sandbox.check("render kickstart worker1", "! rekindle: node `worker1`: kickstarts for el8 are not made yet; use an el9 tree\nexit 1\n");
+}
