@@ -109,9 +109,8 @@ impl Node {
 
 impl Add {
     fn run(self, files: &Files) -> anyhow::Result<()> {
-        let wanted =
-            Wanted { name: self.name, mac: self.mac, ip: self.ip, os: self.os, roles: self.roles };
-        add(files, vec![wanted], !self.no_arm)
+        let Self { name, mac, ip, os, roles, no_arm } = self;
+        add(files, vec![Wanted { place: String::new(), name, mac, ip, os, roles }], !no_arm)
     }
 }
 
@@ -122,9 +121,17 @@ impl Import {
         let text = cluster::utf8(bytes, &self.file)?;
         let rows = cluster::import::parse_csv(&text)
             .map_err(|found| Wrong(found.with_file(&self.file)))?;
+        let name = self.file.display();
+        if rows.is_empty() {
+            return Err(Wrong(format!(
+                "{name} names no machine; write a line like worker1,52:54:00:aa:bb:01"
+            ))
+            .into());
+        }
         let wanted = rows
             .into_iter()
             .map(|row| Wanted {
+                place: format!("{name}:{}: ", row.line),
                 name: row.name,
                 mac: row.mac,
                 ip: row.ip,
@@ -138,11 +145,39 @@ impl Import {
 
 /// A node as its owner asks for it.
 struct Wanted {
+    /// Where that stands, in front of what is wrong with it.
+    place: String,
     name: Option<NodeName>,
     mac: Mac,
     ip: Option<Ipv4Addr>,
     os: Option<OsName>,
     roles: Vec<Role>,
+}
+
+impl Wanted {
+    /// Fills in what was left out. What is taken is told here, since the line that it would
+    /// stand on is not written yet.
+    fn node(self, cluster: &Cluster) -> Result<NewNode, String> {
+        let Self { name, mac, ip, os, roles, .. } = self;
+        if let Some(taken) = cluster.node_by_mac(mac) {
+            let name = &taken.name;
+            return Err(format!(
+                "{mac} is node `{name}` already; `rekindle node reinstall {name}` installs it again"
+            ));
+        }
+        let name = name.or_else(|| edit::next_name(cluster)).ok_or("no next name; give one")?;
+        if cluster.node(&name).is_some() {
+            return Err(format!("there is a node `{name}` already; give another name"));
+        }
+        let ip = ip.or_else(|| edit::next_ip(cluster)).ok_or(
+            "all addresses of network.workers are taken; widen the range or give an address",
+        )?;
+        if let Some(taken) = cluster.node_by_ip(ip) {
+            let name = &taken.name;
+            return Err(format!("{ip} is already taken by node `{name}`; give another address"));
+        }
+        Ok(NewNode { name, mac, ip, os, roles })
+    }
 }
 
 /// Adds all or none: the file first, then the permission to install.
@@ -151,32 +186,25 @@ fn add(files: &Files, wanted: Vec<Wanted>, arm: bool) -> anyhow::Result<()> {
     let journal = files.journal()?;
     let mut text = files.text()?;
     let mut cluster = Cluster::parse(&text, &files.config)?;
-    let mut added = vec![];
+    let (mut added, mut wrong) = (vec![], vec![]);
     for one in wanted {
-        if let Some(taken) = cluster.node_by_mac(one.mac) {
-            let name = &taken.name;
-            return Err(Wrong(format!(
-                "{} is node `{name}` already; `rekindle node reinstall {name}` installs it again",
-                one.mac
-            ))
-            .into());
+        let place = one.place.clone();
+        let node = one.node(&cluster);
+        let changed = node.and_then(|node| {
+            let text = edit::add_node(&text, &node).map_err(|error| error.to_string())?;
+            let parsed = Cluster::parse(&text, &files.config);
+            Ok((node, text, parsed.map_err(|found| change::refused(&found))?))
+        });
+        match changed {
+            Ok((node, with_it, parsed)) => {
+                (text, cluster) = (with_it, parsed);
+                added.push(node);
+            }
+            Err(message) => wrong.push(format!("{place}{message}")),
         }
-        let name = match one.name {
-            Some(name) => name,
-            None => edit::next_name(&cluster).context("no next name; give one")?,
-        };
-        let ip = one.ip.or_else(|| edit::next_ip(&cluster));
-        let ip = ip.ok_or_else(|| {
-            Wrong(
-                "all addresses of network.workers are taken; widen the range or give --ip"
-                    .to_owned(),
-            )
-        })?;
-        let node = NewNode { name, mac: one.mac, ip, os: one.os, roles: one.roles };
-        text = edit::add_node(&text, &node).map_err(|error| Wrong(error.to_string()))?;
-        cluster =
-            Cluster::parse(&text, &files.config).map_err(|found| Wrong(change::refused(&found)))?;
-        added.push(node);
+    }
+    if !wrong.is_empty() {
+        return Err(Wrong(wrong.join("\n")).into());
     }
     lock.replace(&text)?;
     let mut report = vec![];

@@ -67,17 +67,14 @@ fn what_does_not_do_changes_nothing() {
             "--mac 52:54:00:aa:bb:02",
             "52:54:00:aa:bb:02 is node `worker2` already; `rekindle node reinstall worker2` installs it again",
         ),
-        (
-            "worker1 --mac 52:54:00:aa:bb:03",
-            "not added: node `worker1` is there twice (first on line 19); rename one",
-        ),
+        ("worker1 --mac 52:54:00:aa:bb:03", "there is a node `worker1` already; give another name"),
         (
             "master --mac 52:54:00:aa:bb:03",
             "not added: `master` is the master's name; rename the node",
         ),
         (
             "--mac 52:54:00:aa:bb:03 --ip 192.168.10.11",
-            "not added: 192.168.10.11 is already taken by node `worker2`; give this node another address",
+            "192.168.10.11 is already taken by node `worker2`; give another address",
         ),
         (
             "--mac 52:54:00:aa:bb:03 --ip 10.0.0.1",
@@ -105,7 +102,7 @@ fn what_does_not_do_changes_nothing() {
 fn addresses_run_out_with_advice() {
     let sandbox = Sandbox::new();
     sandbox.check("node add --mac 52:54:00:aa:bb:03", ADDED);
-    let full = "! rekindle: all addresses of network.workers are taken; widen the range or give --ip\nexit 1\n";
+    let full = "! rekindle: all addresses of network.workers are taken; widen the range or give an address\nexit 1\n";
     sandbox.check("node add --mac 52:54:00:aa:bb:04", full);
     sandbox.check(
         "node add --mac 52:54:00:aa:bb:04 --ip 192.168.10.99",
