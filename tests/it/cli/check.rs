@@ -324,6 +324,12 @@ fn a_tree_that_cannot_be_installed_from_is_said_so() {
     sandbox.check("check", "! rekindle: os `el9`: no package-signing key in [DIR]/tree; name the vendor's key file in `gpg_keys`\nexit 1\n");
     sandbox.remove("tree/AppStream/repodata/repomd.xml");
     sandbox.check("check", "! rekindle: os `el9`: [DIR]/tree/AppStream/repodata/repomd.xml is missing; the copy of the tree is not complete, copy it again\nexit 1\n");
+    for text in ["<html>404</html>", "[tree]\nvariants\n"] {
+        sandbox.write("tree/.treeinfo", text);
+        sandbox.check("check", "! rekindle: os `el9`: [DIR]/tree/.treeinfo: this is no .treeinfo; copy the DVD's own one there\nexit 1\n");
+    }
+    sandbox.write("tree/.treeinfo", "[tree]\n");
+    sandbox.check("check", "! rekindle: os `el9`: [DIR]/tree/.treeinfo: `arch` is missing in [tree]; this is no install tree of an Enterprise Linux\nexit 1\n");
     sandbox.remove("tree/.treeinfo");
     sandbox.check("check", "! rekindle: os `el9`: no install tree in [DIR]/tree: No such file or directory (os error 2); copy the whole DVD there (with its hidden .treeinfo)\nexit 1\n");
     sandbox.change("[DIR]/tree\"", "[DIR]/tree\"\nrepo = \"[DIR]/repo\"");
