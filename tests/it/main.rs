@@ -10,5 +10,6 @@
 )]
 
 mod cli;
+mod render;
 mod sandbox;
 mod tidy;
