@@ -4,7 +4,7 @@ SYS=${REKINDLE_SYS:-/sys/block}
 WANT_SERIAL=<<= want_serial =>>
 MIN_SECTORS=<<= min_sectors =>>
 
-read_word() { local word=; read -r word 2>/dev/null <"$1"; printf '%s' "$word"; }
+read_word() { local word=''; read -r word 2>/dev/null <"$1"; printf '%s' "$word"; }
 
 serial_of() {
   local serial
@@ -15,7 +15,7 @@ serial_of() {
 }
 
 choose_disk() {
-  local d n size best= disk= seen=
+  local d n size best='' disk='' seen=''
   for d in "$SYS"/*; do
     n=${d##*/}
     case $n in

@@ -31,6 +31,14 @@ driftfile /var/lib/chrony/drift
 rtcsync
 REKINDLE
 
+# Who may log in as root: those whom the owner named, and the master.
+mkdir -p /root/.ssh
+cat >/root/.ssh/authorized_keys <<'REKINDLE'
+<% for key in root_keys %><<= key =>>
+<% endfor %>REKINDLE
+chmod 700 /root/.ssh
+chmod 600 /root/.ssh/authorized_keys
+
 # S10: the host key is made here and never leaves; the master signs its public half, and every
 # node trusts the signature. Only ed25519: an RSA key takes an old machine minutes.
 systemctl mask sshd-keygen@rsa.service sshd-keygen@ecdsa.service

@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+/// The word that ends every here-document of the templates.
+const HERE_WORD: &str = "REKINDLE";
+
 /// Why a value cannot stand in a text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -69,6 +72,21 @@ impl ShWord {
     }
 }
 
+/// One line of a here-document whose word is quoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HereLine(String);
+
+impl HereLine {
+    /// Fails on control characters, and on what would end the document or the section around it.
+    pub fn new(field: &'static str, text: &str) -> Result<Self, Unwritable> {
+        let ends = text == HERE_WORD || text.starts_with('%');
+        if ends || text.chars().any(char::is_control) {
+            return Err(unwritable(field, text, "file of the node"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// Kernel arguments inside a kickstart's double quotes and an unquoted here-document, and as
 /// words of an iPXE command: no character that any of the three gives a meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +144,7 @@ macro_rules! display {
     )*};
 }
 
-display!(KsWord, PackageWord, ShWord, IpxeText);
+display!(KsWord, PackageWord, ShWord, HereLine, IpxeText);
 
 /// The escaper of all templates: passes text on as it is and fails on control characters.
 #[derive(Debug, Clone, Copy)]

@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 
 use crate::artifacts;
 use crate::cluster::{Cluster, DiskRule, Node, Scheduler, User};
-use crate::escape::{KernelArgs, KsWord, PackageWord, ShWord, Unwritable};
+use crate::escape::{HereLine, KernelArgs, KsWord, PackageWord, ShWord, Unwritable};
 use crate::mac::Mac;
 use crate::media::{Release, Tree};
 use crate::name::{NodeName, OsName};
@@ -95,7 +95,7 @@ struct El9 {
     lang_short: KsWord,
     keyboard: KsWord,
     timezone: KsWord,
-    root_keys: Vec<KsWord>,
+    root_keys: Vec<HereLine>,
     users: Vec<User>,
     services: &'static str,
     packages: Vec<PackageWord>,
@@ -164,7 +164,9 @@ fn words(order: &Order<'_>, firewall: String) -> Result<El9, Unwritable> {
         lang_short: KsWord::new("language", &short)?,
         keyboard: KsWord::new("keyboard", &node.keyboard)?,
         timezone: KsWord::new("timezone", &node.timezone)?,
-        root_keys: root_keys.map(|key| KsWord::new("admin_keys", key)).collect::<Result<_, _>>()?,
+        root_keys: root_keys
+            .map(|key| HereLine::new("admin_keys", key))
+            .collect::<Result<_, _>>()?,
         users: cluster.users().to_vec(),
         services: if torque {
             "sshd,chronyd,nftables,munge,pbs_mom"

@@ -1,6 +1,8 @@
 //! Rendered texts as files under `tests/golden/`, so that people, `ksvalidator`, `shellcheck` and
 //! `nft` read the same bytes. `SNAPSHOTS=overwrite cargo test` writes them anew.
 
+mod tools;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
