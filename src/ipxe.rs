@@ -121,7 +121,7 @@ fn install_script<'a>(
 fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
     let (reason, advice) = match hold {
         Hold::Unknown => (
-            "It is not in the cluster yet.".to_owned(),
+            "It is not in the cluster yet. Nothing on its disk was touched.".to_owned(),
             format!("On the master: rekindle node add --mac {mac}"),
         ),
         Hold::OldAddress(node) => (

@@ -42,3 +42,11 @@ fn a_stranger_sees_what_its_owner_must_type() {
     assert!(text.contains("rekindle node add --mac 52:54:00:aa:bb:63\n"), "{text}");
     assert!(!text.contains("kernel"), "nothing is installed");
 }
+
+#[test]
+fn only_a_stranger_is_told_that_its_disk_is_as_it_was() {
+    let (cluster, node) = (cluster(), crate::cluster::sample::node(1));
+    let held = |hold| render(&cluster, node.mac, &Decision::Hold(hold), None).expect("script");
+    assert!(held(Hold::Unknown).contains("Nothing on its disk was touched."));
+    assert!(!held(Hold::TriesUsedUp(&node)).contains("touched"), "it was installed half");
+}
