@@ -20,7 +20,9 @@ choose_disk() {
     n=${d##*/}
     case $n in
       mmcblk*boot* | mmcblk*rpmb* | nvme*c*) continue ;;
-      sd* | hd* | vd* | xvd* | nvme*n* | mmcblk*) ;;
+      sd* | hd* | vd* | xvd* | nvme*n*) ;;
+      # Soldered on, or a card in a reader, which the kernel calls fixed too.
+      mmcblk*) [ "$(read_word "$d/device/type")" = MMC ] || continue ;;
       *) continue ;;
     esac
     size=$(read_word "$d/size")

@@ -10,6 +10,7 @@
 )]
 
 mod cli;
+mod disk;
 mod render;
 mod sandbox;
 mod tidy;
