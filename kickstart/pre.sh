@@ -22,11 +22,13 @@ say disk "$disk, $(($(cat "$SYS/$disk/size") / 2097152)) GiB, $(read_word "$SYS/
 
 # What an earlier life left on this disk: stop what holds it, drop every signature, first and
 # last 10 MiB (RAID of the firmware keeps its own at the end). No other disk is touched.
-swapoff -a
 command -v vgchange >/dev/null && vgchange -an >/dev/null 2>&1
 command -v mdadm >/dev/null && mdadm --stop --scan >/dev/null 2>&1
 for part in /dev/"$disk"?*; do
-  [ -b "$part" ] && wipefs -a -f "$part" >/dev/null 2>&1
+  [ -b "$part" ] || continue
+  # Only its own: on a machine with little memory the installer swaps to compressed memory.
+  swapoff "$part" 2>/dev/null
+  wipefs -a -f "$part" >/dev/null 2>&1
 done
 wipefs -a -f "/dev/$disk" >/dev/null
 dd if=/dev/zero of="/dev/$disk" bs=1M count=10 conv=fsync 2>/dev/null
