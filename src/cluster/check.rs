@@ -376,7 +376,7 @@ fn settings<'d>(
     };
     let timezone = word("timezone", "Europe/Berlin", is_timezone, &base.timezone);
     let keyboard = word("keyboard", "us", |text| is_plain(text, "_-().,"), &base.keyboard);
-    let language = word("language", "en_US.UTF-8", |text| is_plain(text, "_-.@"), &base.language);
+    let language = word("language", "en_US.UTF-8", is_language, &base.language);
     let kernel_args =
         word("kernel_args", "console=ttyS0 quiet", are_kernel_args, &base.kernel_args.join(" "));
     let kernel_args = kernel_args.split_whitespace().map(str::to_owned).collect();
@@ -395,6 +395,10 @@ fn is_plain(text: &str, more: &str) -> bool {
         && text.chars().all(|letter| letter.is_ascii_alphanumeric() || more.contains(letter))
 }
 
+fn is_language(text: &str) -> bool {
+    is_plain(text, "_-.@") && text.starts_with(|first: char| first.is_ascii_alphabetic())
+}
+
 /// `Area/City` of the tz database.
 fn is_timezone(text: &str) -> bool {
     text.split('/').all(|part| is_plain(part, "_-+") && !part.starts_with('.'))
@@ -404,7 +408,7 @@ fn is_timezone(text: &str) -> bool {
 fn are_kernel_args(text: &str) -> bool {
     text.len() <= 1000
         && text.chars().all(|letter| {
-            letter == ' ' || letter.is_ascii_graphic() && !"\"'`$\\{}|&;<>".contains(letter)
+            letter == ' ' || letter.is_ascii_graphic() && !"\"'`$\\{}|&;<>#".contains(letter)
         })
 }
 

@@ -165,6 +165,10 @@ fn values_are_checked_before_they_reach_a_script() {
         "14: `quiet $(reboot)` does not do as `kernel_args`; write it like console=ttyS0 quiet",
     );
     wrong(
+        "kernel_args = \"quiet # not so loud\"",
+        "14: `quiet # not so loud` does not do as `kernel_args`; write it like console=ttyS0 quiet",
+    );
+    wrong(
         "packages = [\"%end\"]",
         "14: `%end` is no package; write a name like htop, a group like @development, or -name to leave one out",
     );
