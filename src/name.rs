@@ -14,6 +14,12 @@ pub struct BadName {
     rule: &'static str,
 }
 
+/// Whether a text is one line to every reader: Python, and so pykickstart, ends lines at U+2028 and
+/// U+2029 too.
+pub fn is_one_line(text: &str) -> bool {
+    !text.contains(|letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}'))
+}
+
 fn is_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len())

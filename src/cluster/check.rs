@@ -12,7 +12,7 @@ use ssh_key::PublicKey;
 use super::file::{At, Findings, Reader, Table, document};
 use super::{AddressRange, Cluster, DiskRule, Network, Node, Os, Parts, Scheduler, User};
 use crate::mac::Mac;
-use crate::name::{NodeName, OsName};
+use crate::name::{NodeName, OsName, is_one_line};
 
 /// What nodes get unless they say otherwise.
 #[derive(Debug, Clone)]
@@ -265,7 +265,7 @@ fn systems<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> BTreeMap<OsName
 
 fn path(reader: &mut Reader<'_>, text: At<&str>) -> Option<PathBuf> {
     let path = PathBuf::from(text.value);
-    if path.is_absolute() && !text.value.contains(char::is_control) {
+    if path.is_absolute() && is_one_line(text.value) {
         return Some(path);
     }
     let shown = show(text.value);
@@ -450,8 +450,8 @@ fn disk<'d>(reader: &mut Reader<'d>, table: &mut Table<'d>) -> Option<DiskRule> 
 
 /// Whether a text is the one line of an OpenSSH public key, without options before it.
 pub fn is_public_key(key: &str) -> bool {
-    let one_line = !key.contains(|letter: char| letter.is_control() || "\"'\\".contains(letter));
-    one_line && PublicKey::from_openssh(key).is_ok()
+    let is_plain = is_one_line(key) && !key.contains(['"', '\'', '\\']);
+    is_plain && PublicKey::from_openssh(key).is_ok()
 }
 
 fn admin_key<'d>(reader: &mut Reader<'d>, text: At<&'d str>) -> Option<String> {

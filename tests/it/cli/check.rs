@@ -195,6 +195,10 @@ fn a_key_that_would_log_nobody_in_is_refused() {
         "14: `ssh-ed25519 AAAA you@home…` is no OpenSSH public key; paste the one line of ~/.ssh/id_ed25519.pub",
     );
     wrong(
+        "[\"[KEY]\\u2028rootpw --plaintext x\"]",
+        "14: `ssh-ed25519 AAAAC3NzaC1lZDI1NT…` is no OpenSSH public key; paste the one line of ~/.ssh/id_ed25519.pub",
+    );
+    wrong(
         "[]",
         "14: `admin_keys` is empty; add your public key (~/.ssh/id_ed25519.pub), or nobody could log in",
     );
