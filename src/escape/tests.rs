@@ -54,7 +54,7 @@ proptest! {
             Ok(IpxeText::new(&text).to_string()),
         ];
         for word in words.into_iter().flatten() {
-            prop_assert!(crate::name::is_one_line(&word), "{word:?}");
+            prop_assert!(is_one_line(&word), "{word:?}");
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod cli;
 mod disk;
+mod hostile;
 mod render;
 mod sandbox;
 mod tidy;

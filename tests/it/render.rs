@@ -1,7 +1,7 @@
 //! Rendered texts as files under `tests/golden/`, so that people, `ksvalidator`, `shellcheck` and
 //! `nft` read the same bytes. `SNAPSHOTS=overwrite cargo test` writes them anew.
 
-mod tools;
+pub(crate) mod tools;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use super::{CLUSTERS, RELEASES, folder};
 use crate::sandbox::is_root;
@@ -34,20 +34,28 @@ pub(crate) fn ksvalidator() -> Option<PathBuf> {
     tool(program, "./tests/run makes it (or pip install pykickstart==3.78)")
 }
 
-/// Runs to the end; what it printed when it failed.
-fn complaint(command: &mut Command, input: &str) -> Option<String> {
+/// Runs to the end.
+pub(crate) fn output_of(command: &mut Command, input: &str) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("run");
-    let written = child.stdin.take().expect("stdin").write_all(input.as_bytes());
+    let mut stdin = child.stdin.take().expect("stdin");
+    let input = input.to_owned();
+    // Beside the reading, or both sides could wait for each other.
+    let written = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().expect("end");
+    written.join().expect("thread").expect("all of it is read");
+    output
+}
+
+/// What a program printed that failed.
+fn complaint(command: &mut Command, input: &str) -> Option<String> {
+    let output = output_of(command, input);
     let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    (!output.status.success())
-        .then(|| format!("{told}{}", output.status))
-        .or_else(|| written.err().map(|error| error.to_string()))
+    (!output.status.success()).then(|| format!("{told}{}", output.status))
 }
 
 /// Golden files whose name ends so, with their text.
