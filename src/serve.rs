@@ -260,9 +260,7 @@ fn load_snippets(dir: &Path, cluster: &Cluster) -> anyhow::Result<Snippets> {
         }
     }
     let files = files.iter().map(|(name, text)| (name.as_str(), text.as_str()));
-    Snippets::parse(files, cluster).map_err(|bad| {
-        anyhow::anyhow!(bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })
+    Ok(Snippets::parse(files, cluster)?)
 }
 
 /// Reads the loaders into memory: TFTP serves names, never files.

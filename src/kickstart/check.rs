@@ -91,6 +91,12 @@ const ABSENT: [&str; 20] = [
     "openssl",
 ];
 
+/// Words that stand before the program in a command.
+const BEFORE: [&str; 14] = [
+    "if", "then", "elif", "else", "while", "until", "do", "!", "{", "exec", "command", "env",
+    "xargs", "time",
+];
+
 /// Checks a whole kickstart.
 pub(super) fn check(text: &str, fqdn: &str, node_url: &str) -> Result<(), Fault> {
     if text.len() > BYTES_MAX {
@@ -139,9 +145,7 @@ fn here_documents(text: &str) -> Result<(), Fault> {
         let opens = content.ends_with(&format!("<<'{HERE}'"));
         match open {
             Some(_) if content == HERE => open = None,
-            Some(line) if opens || content.ends_with(HERE) => {
-                return Err(Fault::HereDocument { line });
-            }
+            Some(line) if opens => return Err(Fault::HereDocument { line }),
             None if opens => open = Some(index + 1),
             Some(_) | None => {}
         }
@@ -162,14 +166,18 @@ fn outside_target(open: &str) -> bool {
     open.starts_with("%pre") || open.starts_with("%onerror") || open.contains("--nochroot")
 }
 
+/// Looks at what is run, not at what is said: a serial number or a kernel argument may be called
+/// like a program.
 fn programs(content: &str, line: usize) -> Result<(), Fault> {
     let code = content.trim();
     if code.starts_with('#') {
         return Ok(());
     }
-    let mut words =
-        code.split(|letter: char| letter.is_whitespace() || "|;&()`$\"'".contains(letter));
-    match words.find(|word| ABSENT.contains(word)) {
+    let is_before = |word: &&str| BEFORE.contains(word) || word.contains('=');
+    let commands = code.split(['|', ';', '&', '(', ')', '`']);
+    let mut run =
+        commands.filter_map(|command| command.split_whitespace().find(|word| !is_before(word)));
+    match run.find(|word| ABSENT.contains(word)) {
         Some(program) => Err(Fault::NoSuchProgram { line, program: program.to_owned() }),
         None => Ok(()),
     }
@@ -210,5 +218,18 @@ mod tests {
             with("curl", "x=$(nproc); curl"),
             Some(Fault::NoSuchProgram { line: 5, program: "nproc".to_owned() })
         );
+        for code in ["timeout 5 x", "if ! timeout 5 x", "a || exec timeout 5 x", "A=1 timeout 5 x"]
+        {
+            let program = "timeout".to_owned();
+            let code = format!("{code}; curl");
+            assert_eq!(with("curl", &code), Some(Fault::NoSuchProgram { line: 5, program }));
+        }
+    }
+
+    #[test]
+    fn a_value_may_be_called_like_a_program() {
+        for code in ["SERIAL='ss' curl", "bootloader --append=\"free\" curl", "echo install curl"] {
+            assert_eq!(fault(&GOOD.replace("curl", code)), None, "{code}");
+        }
     }
 }
