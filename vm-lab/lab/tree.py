@@ -26,7 +26,7 @@ class Medium:
     @classmethod
     def of(cls, built: Distro) -> "Medium":
         """The test distribution."""
-        return cls(built.tree, built.repo, [built.key], "el9", "torque", 1536, 12, built, False)
+        return cls(built.tree, built.repo, [built.key], "el9", "torque", 2048, 12, built, False)
 
     @classmethod
     def real(cls, source: Path, run_dir: Path) -> "Medium":
