@@ -10,6 +10,8 @@
     reason = "a test that fails may say so by panicking"
 )]
 
+mod lab;
+mod netns;
 mod pcap;
 mod replay_boot;
 mod replay_dhcp;
