@@ -218,10 +218,15 @@ fn tell(cluster: &Cluster, entry: &Entry, (from, to): (Stage, Stage)) {
 
 /// A path as it may stand in a log: tokens are secrets.
 pub fn mask(path: &str) -> String {
-    match path.strip_prefix("/node/").and_then(|rest| rest.split_once('/')) {
-        Some((_, what)) => format!("/node/TOKEN/{what}"),
-        None => path.chars().take(200).collect(),
-    }
+    // As the route table sees it: any number of slashes in front, and perhaps none behind.
+    let path = match path.trim_start_matches('/').strip_prefix("node/") {
+        Some(rest) => {
+            let what = rest.find('/').and_then(|end| rest.get(end..)).unwrap_or_default();
+            format!("/node/TOKEN{what}")
+        }
+        None => path.to_owned(),
+    };
+    path.chars().take(200).collect()
 }
 
 /// Reads `cluster.toml` and looks at every tree it names.

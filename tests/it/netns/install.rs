@@ -106,8 +106,10 @@ fn nothing_secret_is_in_the_log_the_arguments_or_the_reach_of_others() {
     let half = token.get(..16).expect("half of it");
     // Also in ways that no installer asks.
     for path in [
+        format!("node/{token}"),
         format!("node/{token}/"),
         format!("node/{token}/nothing"),
+        format!("/node/{token}/ks"),
         format!("node/%{:x}{}/ks", token.as_bytes()[0], &token[1..]),
         format!("node/{token}/ks?x={token}"),
     ] {
