@@ -325,6 +325,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let tftp = tftp::TftpSocket::bind(&network.interface, network.address)?;
     let http = http::bind(&network.interface, network.address)?;
     let syslog = syslog::bind(&network.interface, network.address)?;
+    // From here on a signal ends us well, whoever was quick to send it.
+    let signal = signals()?;
     let mut tasks = tokio::task::JoinSet::new();
     let files = shared.loaders.clone();
     let core = Arc::clone(&shared);
@@ -343,7 +345,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         tracing::debug!(%error, "no service manager told");
     }
     let ended = tokio::select! {
-        signal = signal() => signal,
+        signal = signal => Ok(signal),
         Some(ended) = tasks.join_next() => ended.context("a part of the server ended by itself").map(|()| "end"),
     };
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
@@ -374,12 +376,15 @@ async fn stopped(stop: &mut Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-async fn signal() -> anyhow::Result<&'static str> {
+/// Listens for signals at once; the future ends with the first one's name.
+fn signals() -> anyhow::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     })
 }

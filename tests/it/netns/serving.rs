@@ -104,6 +104,16 @@ fn asked_to_stop_it_does_not_wait_for_ever() {
 }
 
 #[test]
+fn whoever_stops_it_as_soon_as_it_serves_sees_it_end_well() {
+    let lab = lab!();
+    for _ in 0..8 {
+        let (manager, server) = Manager::serve(&lab, "env", &[]);
+        assert_eq!(manager.told(), "READY=1");
+        stop(&server);
+    }
+}
+
+#[test]
 fn answers_come_from_the_address_of_the_cluster_whatever_else_the_interface_has() {
     let lab = lab!();
     lab.master.ip("addr del 192.168.10.1/24 dev eth1");
