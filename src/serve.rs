@@ -309,6 +309,8 @@ fn places(loader: Loader) -> [PathBuf; 3] {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    // Taken first: what is changed while we start is seen as a change.
+    let version = watch::version(&settings.config);
     let site = load_site(&settings.config)?;
     let network = site.cluster.network().clone();
     crate::host::fit_to_serve(&network, settings.on_default_route)?;
@@ -337,7 +339,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn(until_stop(tftp, Arc::clone(&shared), "TFTP"));
     tasks.spawn(http::run(http, Arc::clone(&shared)));
     tasks.spawn(syslog::run(syslog, settings.state.join("logs"), Arc::clone(&shared)));
-    tasks.spawn(watch::run(settings.config.clone(), Arc::clone(&shared)));
+    tasks.spawn(watch::run(settings.config.clone(), version, Arc::clone(&shared)));
 
     let nodes = shared.site().cluster.nodes().len();
     tracing::info!(interface = %network.interface, address = %network.address, nodes, "serving DHCP, TFTP and HTTP");

@@ -12,9 +12,10 @@ use super::{Shared, load_site};
 const EVERY: Duration = Duration::from_millis(300);
 
 /// What tells one version of the files from the next: of `cluster.toml` and of all snippets.
-type Version = Vec<(PathBuf, u64, u64, i64, i64)>;
+pub type Version = Vec<(PathBuf, u64, u64, i64, i64)>;
 
-fn version(config: &Path) -> Version {
+/// The version that is there now.
+pub fn version(config: &Path) -> Version {
     let snippets = std::fs::read_dir(super::snippets_dir(config)).into_iter().flatten().flatten();
     let mut files: Vec<_> = snippets.map(|entry| entry.path()).collect();
     files.push(config.to_owned());
@@ -26,12 +27,11 @@ fn version(config: &Path) -> Version {
     files.into_iter().filter_map(version).collect()
 }
 
-/// Looks until it is time to go.
-pub async fn run(config: PathBuf, shared: Arc<Shared>) {
+/// Looks until it is time to go. `known` is the version that is in force.
+pub async fn run(config: PathBuf, mut known: Version, shared: Arc<Shared>) {
     let mut stop = shared.stop.subscribe();
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut known = version(&config);
     let mut complained = false;
     loop {
         tokio::select! {

@@ -1,7 +1,8 @@
 //! What happens to a server in the course of its life: changes, signals, and the service manager.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 
 use crate::lab::process::{DEADLINE, Process};
 use crate::lab::wire::Sniffer;
@@ -66,6 +67,32 @@ fn what_is_edited_by_hand_is_picked_up_and_a_broken_file_changes_nothing() {
     std::fs::write(lab.config_file(), &with_node).expect("config");
     server.wait_for_times("nodes=3", 2);
     stop(&server);
+}
+
+#[test]
+fn a_change_while_the_server_starts_is_not_missed() {
+    let lab = lab!();
+    let good = lab.config();
+    // A file that it reads while it starts, and that keeps it waiting.
+    let treeinfo = lab.path("tree/.treeinfo");
+    let text = std::fs::read(&treeinfo).expect("treeinfo");
+    std::fs::remove_file(&treeinfo).expect("removed");
+    let made = Command::new("mkfifo").arg(&treeinfo).status().expect("mkfifo");
+    assert!(made.success());
+    let server = Process::start(&mut lab.command(&["serve"]));
+    // Opens when the other end does: cluster.toml has been read by then.
+    let mut pipe = std::fs::File::options().write(true).open(&treeinfo).expect("pipe");
+    let extra =
+        format!("\n[[node]]\nname = \"late\"\nmac = \"{STRANGER}\"\nip = \"192.168.10.45\"\n");
+    lab.write_config(format!("{good}{extra}"));
+    let fresh = lab.path("tree/.treeinfo.new");
+    std::fs::write(&fresh, &text).expect("treeinfo");
+    std::fs::rename(&fresh, &treeinfo).expect("treeinfo");
+    pipe.write_all(&text).expect("treeinfo");
+    drop(pipe);
+    server.wait_for("serving DHCP");
+    let client = lab.client(STRANGER);
+    lab.udhcpc(&client, &["-t", "80"]).wait_for("GOT ip=192.168.10.45");
 }
 
 #[test]
