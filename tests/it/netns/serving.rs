@@ -96,6 +96,21 @@ fn a_change_while_the_server_starts_is_not_missed() {
 }
 
 #[test]
+fn a_tree_that_was_missing_is_taken_when_it_is_there() {
+    let lab = lab!();
+    let server = lab.serve();
+    let other = lab.path("other");
+    let more = format!("\n[os.el8]\ntree = \"{}\"\n", other.display());
+    lab.write_config(lab.config() + &more);
+    server.wait_for("os `el8`: no install tree in");
+    std::os::unix::fs::symlink(lab.path("tree"), &other).expect("tree");
+    server.wait_for("read anew");
+    let node = lab.client_at(NODE1);
+    let url = format!("http://{MASTER}/tree/el8/RPM-GPG-KEY-x");
+    assert_eq!(curl(&node, &["--fail", &url]).ok(), b"a key\n");
+}
+
+#[test]
 fn asked_to_stop_it_finishes_a_download_tells_its_manager_and_ends_well() {
     let lab = lab!();
     let (manager, server) = Manager::serve(&lab, "env", &[]);
