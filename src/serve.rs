@@ -231,8 +231,9 @@ pub fn mask(path: &str) -> String {
 
 /// Reads `cluster.toml` and looks at every tree it names.
 pub fn load_site(config: &Path) -> anyhow::Result<Site> {
-    let text = std::fs::read_to_string(config)
-        .with_context(|| format!("cannot read {}", config.display()))?;
+    let text = std::fs::read_to_string(config).with_context(|| {
+        format!("cannot read {} (`rekindle init` writes one)", config.display())
+    })?;
     let cluster = Cluster::parse(&text, config)?;
     let mut trees = BTreeMap::new();
     for (name, os) in cluster.systems() {

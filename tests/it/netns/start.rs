@@ -154,7 +154,7 @@ fn what_is_wrong_with_the_files_is_said_before_anything_is_served() {
     assert_eq!(code, Some(1));
     assert!(line.contains("cluster.toml:13: there is no [os.el8]"), "{line}");
     std::fs::remove_file(lab.config_file()).expect("removed");
-    check_refused(&lab, &["cannot read", "cluster.toml"]);
+    check_refused(&lab, &["cannot read", "cluster.toml", "rekindle init"]);
     lab.write_config(&text);
     std::fs::remove_file(lab.path("tree/images/pxeboot/vmlinuz")).expect("removed");
     check_refused(&lab, &["tree/images/pxeboot/vmlinuz is missing", "copy it again"]);
