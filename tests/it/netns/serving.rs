@@ -156,6 +156,19 @@ fn whoever_stops_it_as_soon_as_it_serves_sees_it_end_well() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let lab = lab!();
+    // Every write to it fails: its disk is full.
+    let (manager, server) = Manager::serve(&lab, "sh", &["-c", "exec \"$@\" 2>/dev/full", "sh"]);
+    assert_eq!(manager.told(), "READY=1");
+    let node = lab.client(NODE1.0);
+    assert_eq!(lab.udhcpc(&node, &["-q", "-t", "80"]).wait().code, Some(0));
+    let url = format!("http://{MASTER}/tree/el9/RPM-GPG-KEY-x");
+    assert_eq!(curl(&node, &["--fail", &url]).ok(), b"a key\n");
+    stop(&server);
+}
+
+#[test]
 fn answers_come_from_the_address_of_the_cluster_whatever_else_the_interface_has() {
     let lab = lab!();
     lab.master.ip("addr del 192.168.10.1/24 dev eth1");
