@@ -349,7 +349,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     let ended = tokio::select! {
         signal = signal => Ok(signal),
-        Some(ended) = tasks.join_next() => ended.context("a part of the server ended by itself").map(|()| "end"),
+        () = watch::gone(&network.interface) => Err(anyhow::anyhow!(
+            "{} is gone; rekindle must be started again when it is back",
+            network.interface
+        )),
+        Some(ended) = tasks.join_next() => Err(match ended {
+            Ok(()) => anyhow::anyhow!("a part of the server ended; the lines above say why"),
+            Err(panic) => anyhow::Error::from(panic).context("a part of the server broke"),
+        }),
     };
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
         tracing::debug!(%error, "no service manager told");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Shared, load_site};
+use crate::name::IfName;
 
 /// Short against the minute a machine takes to boot, long against the cost of a stat.
 const EVERY: Duration = Duration::from_millis(300);
@@ -62,6 +63,17 @@ pub async fn run(config: PathBuf, mut known: Version, shared: Arc<Shared>) {
             Err(_) | Ok(()) => {}
         }
         complained = caught_up.is_err();
+    }
+}
+
+/// Ends when `interface` is no longer the one it is now: removed, or a new one of its name. Our
+/// sockets hear neither.
+pub async fn gone(interface: &IfName) {
+    let index = || nix::net::if_::if_nametoindex(interface.as_str()).ok();
+    let mut tick = tokio::time::interval(EVERY);
+    let bound = index();
+    while bound.is_some() && index() == bound {
+        tick.tick().await;
     }
 }
 

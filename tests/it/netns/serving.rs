@@ -169,6 +169,16 @@ fn a_log_that_cannot_be_written_stops_nothing() {
 }
 
 #[test]
+fn without_its_interface_it_ends_so_that_its_manager_can_start_it_again() {
+    let lab = lab!();
+    let server = lab.serve();
+    lab.master.ip("link del dev eth1");
+    let done = server.wait();
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    assert!(done.err.ends_with("eth1 is gone; rekindle must be started again when it is back\n"));
+}
+
+#[test]
 fn answers_come_from_the_address_of_the_cluster_whatever_else_the_interface_has() {
     let lab = lab!();
     lab.master.ip("addr del 192.168.10.1/24 dev eth1");
