@@ -21,6 +21,10 @@ fn an_interface_that_leads_outside_is_refused_until_its_owner_insists() {
     let lab = lab!();
     lab.master.ip("route add default via 192.168.10.254 metric 500");
     check_refused(&lab, &["eth1 carries a default route", "--serve-on-default-route"]);
+    lab.master.ip("route del default via 192.168.10.254");
+    // What a router of the institute's network tells whoever has just been plugged in.
+    lab.master.ip("-6 route add default via fe80::1 dev eth1");
+    check_refused(&lab, &["eth1 carries a default route", "--serve-on-default-route"]);
     let server = lab.serve_with(&["--serve-on-default-route"]);
     let node = lab.client(NODE1.0);
     assert_eq!(lab.udhcpc(&node, &["-q", "-t", "80"]).wait().code, Some(0));
