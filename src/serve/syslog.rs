@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,7 +39,16 @@ pub async fn run(listener: TcpListener, dir: PathBuf, shared: Arc<Shared>) {
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, SocketAddr::V4(peer))) = accepted else { continue };
+        let (stream, peer) = match accepted {
+            Ok((stream, SocketAddr::V4(peer))) => (stream, peer),
+            Ok((_, SocketAddr::V6(_))) => continue,
+            // Out of file descriptors, most likely; trying again at once would use up a core.
+            Err(error) => {
+                tracing::warn!(%error, "cannot take a log stream");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
         let node = shared.site().cluster.node_by_ip(*peer.ip()).map(|node| node.name.clone());
         let Some(node) = node else {

@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::http::ask;
 use crate::lab::net::Namespace;
 use crate::lab::process::{DEADLINE, Process, run};
 use crate::lab::wire::{discover, noise, rrq};
@@ -240,4 +241,22 @@ fn only_nodes_are_listened_to() {
     drop(stream.read_to_end(&mut vec![]));
     server.wait_for("a log stream from no node");
     assert!(!lab.state().join("logs").exists());
+}
+
+#[test]
+fn without_file_descriptors_it_waits_until_there_are_some() {
+    let lab = lab!();
+    let mut command = lab.command_by("prlimit", &["--nofile=48:48"], &["serve"]);
+    let server = Process::start(&mut command);
+    server.wait_for("serving DHCP");
+    let node = lab.client_at(NODE1);
+    // The kernel takes them all; the server cannot.
+    let waiting: Vec<_> = (0..60).map(|_| log_stream(&node)).collect();
+    server.wait_for("cannot take a log stream");
+    let asked = ask(&node, "tree/el9/RPM-GPG-KEY-x");
+    server.wait_for("cannot take a connection");
+    drop(waiting);
+    drop(asked);
+    drop(node);
+    serves(&lab, &server);
 }
