@@ -260,3 +260,19 @@ fn without_file_descriptors_it_waits_until_there_are_some() {
     drop(node);
     serves(&lab, &server);
 }
+
+#[test]
+fn the_kernel_looks_after_connections_to_machines_that_were_switched_off() {
+    let lab = lab!();
+    let _server = lab.serve();
+    let node = lab.client_at(NODE1);
+    let (log, mut asked) = (log_stream(&node), ask(&node, "tree/el9/RPM-GPG-KEY-x"));
+    asked.read_exact(&mut [0; 12]).expect("an answer");
+    let listed = run(lab.master.command("ss").args(["-tnoH", "state", "established"])).ok();
+    let listed = String::from_utf8(listed).expect("text");
+    for port in [":80 ", ":5140 "] {
+        let line = listed.lines().find(|line| line.contains(port)).expect("a connection");
+        assert!(line.contains("timer:(keepalive,"), "{line}");
+    }
+    drop((log, asked));
+}
