@@ -159,6 +159,9 @@ async fn answer(
             "the journal cannot be written; see the master".to_owned(),
         ));
     }
+    if !outcome.notes.is_empty() {
+        shared.record_later(outcome.notes);
+    }
     if let Reply::Refused(refused) = &outcome.reply {
         tracing::debug!(%peer, path = super::mask(path), %refused, "refused");
     }

@@ -9,7 +9,7 @@ use super::http::ask;
 use crate::lab::net::Namespace;
 use crate::lab::process::{DEADLINE, Process, run};
 use crate::lab::wire::{discover, noise, rrq};
-use crate::lab::{Lab, MASTER, NODE1, STRANGER, curl, lab, octets, script, status};
+use crate::lab::{Lab, MASTER, NODE1, NODE2, STRANGER, curl, lab, octets, script, status};
 
 /// A small file system at a folder, until it is dropped.
 struct Small(PathBuf);
@@ -80,8 +80,9 @@ fn with_a_full_disk_nothing_is_released_and_the_rest_is_served() {
     assert_eq!(refused.code, Some(2));
     assert!(refused.err.contains("the disk is full"), "{}", refused.err);
     assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
-    let url = format!("http://{MASTER}/tree/el9/.treeinfo");
-    assert_eq!(status(&node, &[&url]), "200");
+    let url = format!("http://{MASTER}/ipxe/{}", NODE2.0.replace(':', "-"));
+    let disk_boot = curl(&node, &["--fail", &url]).text();
+    assert!(disk_boot.contains("sanboot"), "installed nodes boot: {disk_boot}");
     drop(node);
     serves(&lab, &server);
 
