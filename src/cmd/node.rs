@@ -341,6 +341,7 @@ fn told(progress: &Progress) -> Vec<(&'static str, String)> {
     vec![
         ("stage", format!("{} since {}", progress.stage, out::time(progress.since_ms))),
         ("armed", armed),
-        ("said", progress.detail.clone()),
+        // A log's tail has many lines; each stays recognizable as the node's own words.
+        ("said", progress.detail.trim().replace('\n', "\n           ")),
     ]
 }

@@ -277,3 +277,24 @@ fn the_kernel_looks_after_connections_to_machines_that_were_switched_off() {
     }
     drop((log, asked));
 }
+
+#[test]
+fn what_a_node_says_reaches_no_terminal_as_it_is() {
+    let lab = lab!();
+    let server = lab.serve();
+    let node = lab.client_at(NODE1);
+    lab.arm(&server);
+    let ks = kickstart(&script(&node, NODE1.0));
+    assert_eq!(status(&node, &[&ks]), "200");
+    let evil = "a\u{1b}[2J\u{7}\u{9b}31m\r\nINFO stage forged\n";
+    for event in ["pre", "disk", "failed"] {
+        let url = ks.replace("/ks", &format!("/event/{event}"));
+        assert_eq!(status(&node, &["--data-binary", evil, &url]), "200", "{event}");
+    }
+    server.wait_for("to=\"failed\"");
+    let shown = lab.rekindle(&["log"]) + &lab.rekindle(&["node", "show", "worker1"]);
+    for text in [shown, server.text()] {
+        assert!(text.chars().all(|letter| !letter.is_control() || letter == '\n'), "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("INFO stage forged")), "{text:?}");
+    }
+}
