@@ -55,6 +55,13 @@ pub fn listen(
         socket.bind_device(Some(interface.as_str().as_bytes()))?;
         // Only spares the wait for connections of the previous run; two servers still collide.
         socket.set_reuse_address(true)?;
+        // Accepted connections inherit it: a machine that was switched off keeps its place for
+        // two minutes, not for ever.
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(10))
+            .with_retries(6);
+        socket.set_tcp_keepalive(&keepalive)?;
         socket.bind(&SocketAddr::V4(at).into())?;
         socket.listen(1024)?;
         TcpListener::from_std(socket.into())
@@ -151,6 +158,9 @@ async fn answer(
         return refuse(&Refused::Unavailable(
             "the journal cannot be written; see the master".to_owned(),
         ));
+    }
+    if !outcome.notes.is_empty() {
+        shared.record_later(outcome.notes);
     }
     if let Reply::Refused(refused) = &outcome.reply {
         tracing::debug!(%peer, path = super::mask(path), %refused, "refused");

@@ -22,8 +22,6 @@ pub const PORTS: [u16; 2] = [5140, 601];
 /// A whole install writes about one MiB; a node that goes mad does not fill the disk. A full file
 /// gives way to the next, and one old one is kept.
 const FILE_MAX: u64 = 8 << 20;
-/// A node whose plug was pulled says no goodbye.
-const SILENT_MAX: Duration = Duration::from_secs(60);
 const LINE_MAX: usize = 8 << 10;
 const CONNECTIONS_MAX: usize = 512;
 
@@ -47,17 +45,22 @@ pub async fn run(listener: TcpListener, dir: PathBuf, shared: Arc<Shared>) {
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, SocketAddr::V4(peer))) = accepted else { continue };
+        let (stream, peer) = match accepted {
+            Ok((stream, SocketAddr::V4(peer))) => (stream, peer),
+            Ok((_, SocketAddr::V6(_))) => continue,
+            // Out of file descriptors, most likely; trying again at once would use up a core.
+            Err(error) => {
+                tracing::warn!(%error, "cannot take a log stream");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
         let node = shared.site().cluster.node_by_ip(*peer.ip()).map(|node| node.name.clone());
         let Some(node) = node else {
             tracing::debug!(%peer, "a log stream from no node");
             continue;
         };
-        let keepalive = socket2::TcpKeepalive::new().with_time(SILENT_MAX);
-        if let Err(error) = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
-            tracing::debug!(%peer, %error, "no keep-alive");
-        }
         let (dir, shared) = (dir.clone(), Arc::clone(&shared));
         tasks.spawn(async move {
             stream_of(stream, *peer.ip(), &node, &dir, &shared).await;
