@@ -31,10 +31,11 @@ pub(crate) const ETH0: [u8; 6] = [0x52, 0x54, 0, 0xee, 0, 0];
 pub(crate) const ETH1: [u8; 6] = [0x52, 0x54, 0, 0xee, 0, 1];
 
 const BINARY: &str = env!("CARGO_BIN_EXE_rekindle");
+const LEASE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/lab/lease.sh");
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIjoQ/ehgmxQcNeHYr1GvvPmZg+bE8iPbVfAtPqNFHvz admin@master";
-const TOOLS: [&str; 9] =
-    ["busybox", "curl", "dhclient", "ip", "nft", "prlimit", "setpriv", "ss", "tftp"];
+const TOOLS: [&str; 10] =
+    ["busybox", "curl", "dhclient", "ip", "nc", "nft", "prlimit", "setpriv", "ss", "tftp"];
 
 /// Size of the big file in the install tree.
 const BIG: usize = 6 << 20;
@@ -223,29 +224,10 @@ impl Lab {
         server.wait_for_times("to=\"waiting\"", times + 1);
     }
 
-    /// A DHCP client's script: says what it got, and takes the address.
-    pub(crate) fn lease_script(&self) -> PathBuf {
-        let path = self.path("lease.sh");
-        let text = "#!/bin/sh\n\
-            case ${reason:-$1} in\n\
-            PREINIT) exit 0;;\n\
-            bound|renew) ;;\n\
-            BOUND|RENEW|REBOOT) ip=$new_ip_address router=$new_routers dns=$new_domain_name_servers\n\
-              domain=$new_domain_name hostname=$new_host_name lease=$new_dhcp_lease_time;;\n\
-            *) exit 0;;\n\
-            esac\n\
-            ip addr replace $ip/24 dev eth0\n\
-            echo \"GOT ip=$ip router=$router dns=$dns domain=$domain host=$hostname lease=$lease\"\n";
-        std::fs::write(&path, text).expect("script");
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&path, executable).expect("mode");
-        path
-    }
-
     /// `busybox udhcpc WORDS` on a card, in the foreground.
     pub(crate) fn udhcpc(&self, client: &Namespace, words: &[&str]) -> Process {
         let mut command = client.command("busybox");
-        command.args(["udhcpc", "-f", "-i", "eth0", "-T", "1", "-s"]).arg(self.lease_script());
+        command.args(["udhcpc", "-f", "-i", "eth0", "-T", "1", "-s"]).arg(LEASE_SCRIPT);
         Process::start(command.args(words))
     }
 
@@ -256,7 +238,7 @@ impl Lab {
             request subnet-mask, routers, domain-name-servers, domain-name, host-name;\n";
         std::fs::write(&conf, text).expect("conf");
         let mut command = client.command("dhclient");
-        command.args(["-d", "-v", "-sf"]).arg(self.lease_script()).arg("-cf").arg(conf);
+        command.args(["-d", "-v", "-sf"]).arg(LEASE_SCRIPT).arg("-cf").arg(conf);
         command.arg("-lf").arg(self.path(&format!("{}.leases", client.name())));
         command.arg("-pf").arg(self.path(&format!("{}.pid", client.name())));
         Process::start(command.arg("eth0"))

@@ -1,6 +1,5 @@
 //! Starting: where it must not serve it does not, and says why in one line.
 
-use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 
 use crate::lab::process::{Process, run};
@@ -51,19 +50,26 @@ fn an_interface_that_is_missing_down_or_without_the_address_is_named() {
     check_refused(&lab, &["no interface `eth1`", "ip -br link"]);
 }
 
+/// A program that has a port. Not this one: its children have its sockets, too, for a moment.
+fn holder(lab: &Lab, words: &[&str]) -> Process {
+    let holder = Process::start(lab.master.command("nc").args(["-v", "-n", "-l"]).args(words));
+    holder.wait_until("port", |said| said.contains("Bound on") || said.contains("Listening on"));
+    holder
+}
+
 #[test]
 fn a_port_that_another_program_has_is_named_with_its_owner() {
     let lab = lab!();
-    let own_pid = format!("(pid {})", std::process::id());
-    for (address, port) in [("0.0.0.0", 67), (MASTER, 69), ("0.0.0.0", 69), ("0.0.0.0", 4011)] {
-        let holder = lab.master.enter(|| UdpSocket::bind((address, port)).expect("port"));
-        check_refused(&lab, &[&format!("UDP port {port} is taken by "), &own_pid]);
-        drop(holder);
+    for (address, port) in
+        [("0.0.0.0", "67"), (MASTER, "69"), ("0.0.0.0", "69"), ("0.0.0.0", "4011")]
+    {
+        let holder = holder(&lab, &["-u", address, port]);
+        let owner = format!("UDP port {port} is taken by nc (pid {});", holder.pid());
+        check_refused(&lab, &[&owner]);
     }
-    for (address, port) in [("0.0.0.0", 80), (MASTER, 80), (MASTER, 5140)] {
-        let holder = lab.master.enter(|| TcpListener::bind((address, port)).expect("port"));
+    for (address, port) in [("0.0.0.0", "80"), (MASTER, "80"), (MASTER, "5140")] {
+        let _holder = holder(&lab, &[address, port]);
         check_refused(&lab, &[&format!("TCP port {port}"), "ss -ltpn", "stop it first"]);
-        drop(holder);
     }
     // Nothing of the refused ones stayed behind.
     stop(&lab.serve());
@@ -101,7 +107,7 @@ fn a_user_without_the_right_is_told_what_is_missing() {
     let lab = lab!();
     // Where nobody may read nothing of it would be seen.
     let binary = lab.path("rekindle");
-    std::fs::copy(env!("CARGO_BIN_EXE_rekindle"), &binary).expect("copy");
+    run(Command::new("cp").arg(env!("CARGO_BIN_EXE_rekindle")).arg(&binary)).ok();
     open_to_all(lab.path("").as_path());
     let serve = |state: &str| {
         let mut command = lab.master.command("setpriv");
