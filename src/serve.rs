@@ -4,6 +4,7 @@
 
 pub mod dhcp;
 pub mod http;
+pub mod room;
 pub mod sendfile;
 pub mod syslog;
 pub mod tftp;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
+use super::room::Room;
 use super::{ListenError, Shared};
 use crate::http::report::printable;
 use crate::name::{IfName, NodeName};
@@ -24,6 +24,7 @@ pub const PORTS: [u16; 2] = [5140, 601];
 const FILE_MAX: u64 = 8 << 20;
 const LINE_MAX: usize = 8 << 10;
 const CONNECTIONS_MAX: usize = 512;
+const CONNECTIONS_EACH: usize = 8;
 
 /// Binds the master's private address, on the private interface only.
 pub fn bind(interface: &IfName, address: Ipv4Addr) -> Result<[TcpListener; 2], ListenError> {
@@ -36,7 +37,7 @@ pub fn bind(interface: &IfName, address: Ipv4Addr) -> Result<[TcpListener; 2], L
 
 /// Takes log streams until it is time to go.
 pub async fn run(listener: TcpListener, dir: PathBuf, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Room::new(CONNECTIONS_MAX, CONNECTIONS_EACH);
     let mut tasks = tokio::task::JoinSet::new();
     let mut stop = shared.stop.subscribe();
     loop {
@@ -55,7 +56,7 @@ pub async fn run(listener: TcpListener, dir: PathBuf, shared: Arc<Shared>) {
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let Some(place) = room.take(*peer.ip()) else { continue };
         let node = shared.site().cluster.node_by_ip(*peer.ip()).map(|node| node.name.clone());
         let Some(node) = node else {
             tracing::debug!(%peer, "a log stream from no node");
@@ -64,7 +65,7 @@ pub async fn run(listener: TcpListener, dir: PathBuf, shared: Arc<Shared>) {
         let (dir, shared) = (dir.clone(), Arc::clone(&shared));
         tasks.spawn(async move {
             stream_of(stream, *peer.ip(), &node, &dir, &shared).await;
-            drop(permit);
+            drop(place);
         });
     }
 }
