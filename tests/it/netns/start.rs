@@ -172,3 +172,16 @@ fn what_is_wrong_with_the_files_is_said_before_anything_is_served() {
     assert!(line.contains("tree/images/pxeboot/vmlinuz is missing"), "{line}");
     assert!(!lab.state().exists(), "nothing was made");
 }
+
+#[test]
+fn a_loader_that_is_missing_is_said_with_the_package_that_has_it() {
+    let lab = lab!();
+    // In a mount namespace of its own, nothing lies where loaders do.
+    let hidden = "for d in /usr/lib/ipxe /usr/share/ipxe; do \
+                  [ ! -d $d ] || mount -t tmpfs none $d || exit; done; exec \"$@\"";
+    let before = ["-m", "sh", "-c", hidden, "sh"];
+    let done = run(&mut lab.command_by("unshare", &before, &["serve"]));
+    let (line, code) = refusal(done);
+    assert_eq!(code, Some(2));
+    assert!(line.contains("loader undionly.kpxe is missing; install the package `ipxe`"), "{line}");
+}
