@@ -12,7 +12,7 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 
 use super::file::{At, Findings, Reader, Table, document};
-use super::{AddressRange, Cluster, Network, Os, Parts, Scheduler, User};
+use super::{AddressRange, Cluster, Network, Node, Os, Parts, Scheduler, User};
 use crate::name::OsName;
 use nodes::Frame;
 use settings::Defaults;
@@ -29,12 +29,21 @@ impl Cluster {
         let defaults = settings::defaults(&mut reader, &mut root, &systems);
         let scheduler = scheduler(&mut reader, &mut root);
         let users = users(&mut reader, &mut root);
-        let home_over_nfs = home(&mut reader, &mut root);
+        let home = home(&mut reader, &mut root);
         let nodes = nodes::nodes(
             &mut reader,
             &mut root,
             &Frame { network: network.as_ref(), systems: &systems, defaults: &defaults },
         );
+        let keeps_home = |node: &Node| node.disk.keep.iter().any(|kept| kept.as_str() == "/home");
+        if let (Some(home), Some(node)) = (&home, nodes.iter().find(|node| keeps_home(node)))
+            && home.value
+        {
+            reader.wrong(
+                home.line,
+                format!("`nfs` would hide the /home that `{}` keeps; drop one of them", node.name),
+            );
+        }
         reader.finish(root);
         if let (Some(network), true) = (network, reader.is_clean()) {
             let Defaults { admin_keys, tries_max, .. } = defaults;
@@ -43,7 +52,7 @@ impl Cluster {
                 systems,
                 scheduler,
                 users,
-                home_over_nfs,
+                home_over_nfs: home.is_some_and(|home| home.value),
                 admin_keys,
                 tries_max,
                 nodes,
@@ -311,9 +320,9 @@ fn users<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Vec<User> {
     users
 }
 
-fn home<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> bool {
-    let Some(mut table) = reader.sub(root, "home") else { return false };
-    let nfs = reader.flag(&mut table, "nfs").is_some_and(|at| at.value);
+fn home<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<At<bool>> {
+    let mut table = reader.sub(root, "home")?;
+    let nfs = reader.flag(&mut table, "nfs");
     reader.finish(table);
     nfs
 }

@@ -197,6 +197,16 @@ fn values_are_checked_before_they_reach_a_script() {
 }
 
 #[test]
+fn what_the_master_shares_is_not_kept_on_a_node() {
+    let sandbox = Sandbox::new();
+    sandbox.change("# The nodes.", "[home]\nnfs = true\n# The nodes.");
+    sandbox.check("check", "[DIR]/cluster.toml is sound: 2 nodes\nexit 0\n");
+    let keep = "disk = { keep = [\"/home\"] }\n[home]\nnfs = true\n# The nodes.";
+    sandbox.change("\n# The nodes.", keep);
+    sandbox.check("check", "! rekindle: [DIR]/cluster.toml:17: `nfs` would hide the /home that `worker1` keeps; drop one of them\nexit 1\n");
+}
+
+#[test]
 fn a_key_that_would_log_nobody_in_is_refused() {
     let sandbox = Sandbox::new();
     let wrong = |to: &str, expected: &str| wrong(&sandbox, "[\"[KEY]\"]", to, &[expected]);
