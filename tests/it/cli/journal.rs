@@ -1,6 +1,9 @@
 //! What happened, as the owner asks for it: `node list`, `show`, `reinstall`, `disarm`,
 //! `machines`, `log`.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use rekindle::journal::Journal;
 use rekindle::machine::{Arch, Loader};
 use rekindle::stage::{Event, Plan, Report};
@@ -194,4 +197,25 @@ fn one_node_is_shown_with_its_last_words() {
         "node show nobody",
         "! rekindle: there is no node `nobody`; `rekindle node list` names them\nexit 1\n",
     );
+}
+
+#[test]
+fn the_log_can_be_followed() {
+    let sandbox = lived_in();
+    let journal = Journal::open(&sandbox.path("state")).expect("journal");
+    let mut command = sandbox.command();
+    command.args(["log", "worker2", "--follow"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("run");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+    let mut next = || lines.next().expect("it goes on").expect("a line");
+    let past: Vec<_> = (0..6).map(|_| next()).collect();
+    assert!(past[5].ends_with("    left"), "{past:?}");
+    journal.append("52:54:00:aa:bb:01".parse().expect("mac"), &Event::Disarmed).expect("append");
+    journal.append("52:54:00:aa:bb:02".parse().expect("mac"), &Event::Armed).expect("append");
+    assert!(next().ends_with("worker2      52:54:00:aa:bb:02  may be installed once"));
+    // Nobody listens any more: it ends with the next entry, and that is no failure.
+    drop(lines);
+    journal.append("52:54:00:aa:bb:02".parse().expect("mac"), &Event::Disarmed).expect("append");
+    let output = child.wait_with_output().expect("end");
+    same("the end", &sandbox.transcript(&output), "exit 0\n");
 }
