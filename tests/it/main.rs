@@ -10,6 +10,7 @@
 )]
 
 mod cli;
+mod corpus;
 mod disk;
 mod hostile;
 mod render;
