@@ -1,4 +1,4 @@
-# The installer put its new system first in the UEFI boot order. Network first again, or the
+<% if network_first %># The installer put its new system first in the UEFI boot order. Network first again, or the
 # master could never reinstall this machine; it sends installed nodes on to their disk.
 net=$(cat /tmp/rekindle-bootcurrent 2>/dev/null)
 if [ -n "$net" ]; then
@@ -6,4 +6,5 @@ if [ -n "$net" ]; then
   rest=${rest%,}
   efibootmgr -q -o "$net${rest:+,$rest}" || :
 fi
-cp /tmp/rekindle-pre.log /mnt/sysimage/var/log/ 2>/dev/null || :
+<% else %># The owner wants the disk first in the UEFI boot order, which is how the installer left it.
+<% endif %>cp /tmp/rekindle-pre.log /mnt/sysimage/var/log/ 2>/dev/null || :

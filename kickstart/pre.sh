@@ -1,5 +1,6 @@
 url=<<= node_url =>>
 say() { curl -fsS -m 10 --retry 3 -o /dev/null --data-binary "$2" "$url/event/$1" || :; }
+# Nothing was written yet: tell the master why, show it, and switch off. Never a prompt.
 die() {
   say failed "$1"
   echo "rekindle: $1" >/dev/console
@@ -15,39 +16,42 @@ now=$(curl -sSI -m 10 --retry 3 <<= base =>>/ 2>/dev/null | tr -d '\r' | sed -n 
 mem=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 say pre "kernel $(cat /proc/sys/kernel/osrelease), $mem MiB of memory, $cpu"
+[ "$mem" -ge <<= memory_min_mib =>> ] || die "this computer has $mem MiB of memory, <<= os =>> needs <<= memory_min_mib =>>: put in more<<= memory_advice =>>"
+# iPXE looked already, where it could.
+flags=" $(sed -n 's/^flags[^:]*: //p' /proc/cpuinfo | head -n 1) "
+for flag in <<= cpu_flags =>>; do
+  case $flags in
+    *" $flag "*) ;;
+    *) die "this CPU ($cpu) lacks $flag: <<= os =>> cannot run on it" ;;
+  esac
+done
 
 <% include "disk.sh" %>
 disk=$(choose_disk) || die "$disk"
-say disk "$disk, $(($(cat "$SYS/$disk/size") / 2097152)) GiB, $(read_word "$SYS/$disk/device/model") $(serial_of "$disk")"
+serial=$(serial_of "$disk")
+smart_of "$disk" || die "the disk $disk ($(model_of "$disk") $serial) says that it is failing (SMART): replace it, or allow use_failing"
+if [ -n "$KNOWN_SERIAL" ] && [ -n "$serial" ] && [ "$serial" != "$KNOWN_SERIAL" ]; then
+  die "this node was installed on the disk with serial $KNOWN_SERIAL, now it would be $disk with serial $serial; if that is right: rekindle node reinstall --new-disk <<= name =>>"
+fi
+label=$(blkid -p -o value -s PTTYPE "/dev/$disk" 2>/dev/null)
+kept=$(kept_on "$disk")
+if [ -n "$kept" ] && [ -d /sys/firmware/efi ] && [ "$label" != gpt ]; then
+  die "UEFI needs a GPT on $disk, but a partition on its $label label is to be kept: save the data and take keep out"
+fi
+say disk "$disk, $(gib_of "$disk") GiB, $(model_of "$disk") serial ${serial:-none}${kept:+, keeps $kept}"
 
-# What an earlier life left on this disk: stop what holds it, drop every signature, first and
-# last 10 MiB (RAID of the firmware keeps its own at the end). No other disk is touched.
+# What an earlier life left: stop what holds the disk. This writes to no disk. Of swap only its own:
+# on a machine with little memory the installer swaps to compressed memory.
+for part in $(partitions_of "$disk"); do
+  swapoff "/dev/$part" 2>/dev/null
+done
 command -v vgchange >/dev/null && vgchange -an >/dev/null 2>&1
 command -v mdadm >/dev/null && mdadm --stop --scan >/dev/null 2>&1
-for part in /dev/"$disk"?*; do
-  [ -b "$part" ] || continue
-  # Only its own: on a machine with little memory the installer swaps to compressed memory.
-  swapoff "$part" 2>/dev/null
-  wipefs -a -f "$part" >/dev/null 2>&1
-done
-wipefs -a -f "/dev/$disk" >/dev/null
-dd if=/dev/zero of="/dev/$disk" bs=1M count=10 conv=fsync 2>/dev/null
-sectors=$(blockdev --getsz "/dev/$disk")
-dd if=/dev/zero of="/dev/$disk" bs=512 seek=$((sectors - 20480)) count=20480 conv=fsync 2>/dev/null
-blockdev --rereadpt "/dev/$disk" 2>/dev/null
-udevadm settle 2>/dev/null
+command -v dmraid >/dev/null && dmraid -an >/dev/null 2>&1
+clear_disk "$disk" "$kept"
 
 # The firmware booted us from the network; post-firmware.sh puts that first again.
 if [ -d /sys/firmware/efi ]; then
   efibootmgr | sed -n 's/^BootCurrent: //p' >/tmp/rekindle-bootcurrent
 fi
-
-cat >/tmp/rekindle-disk.ks <<KS
-ignoredisk --only-use=$disk
-zerombr
-clearpart --all --drives=$disk --initlabel
-bootloader --location=mbr --boot-drive=$disk --timeout=3<<= append =>>
-reqpart --add-boot
-part swap --recommended
-part / --fstype=xfs --size=3072 --grow
-KS
+partitions "$disk" "$kept" >/tmp/rekindle-disk.ks

@@ -1,13 +1,17 @@
 //! The decision: what does this machine get now?
 //!
-//! A [`Machine`] and the immutable snapshot (cluster, state) come in, a [`Decision`] comes out.
+//! A [`Machine`] and the immutable snapshot (site, state) come in, a [`Decision`] comes out.
 //! DHCP, the iPXE script and the kickstart all ask here; none of them decides anything else.
 
 use std::net::Ipv4Addr;
 
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Node, UnfitPolicy};
+use crate::hardware::Unfit;
 use crate::mac::Mac;
+use crate::machine::Hardware;
 use crate::machine::{Arch, Asker, Loader, Machine};
+use crate::name::OsName;
+use crate::site::Site;
 use crate::stage::{Arm, Plan, Stage, State, TimestampMs};
 
 /// Install scripts one arming may hand out. More than tries: a machine that is switched off and
@@ -31,15 +35,21 @@ pub enum Decision<'a> {
     Chainload(Loader),
     /// A script that waits and says for what.
     Hold(Hold<'a>),
+    /// A script that looks at the hardware and asks again: this node may be installed.
+    Probe(&'a Node),
     /// A script that runs the installer.
     Install {
         /// Whom.
         node: &'a Node,
+        /// Which os: the node's own, or the one that stands in for it on this hardware.
+        os: &'a OsName,
         /// By which permission.
         arm: Arm,
     },
     /// A script that boots the local disk.
     LocalBoot(&'a Node),
+    /// The same, though it may be installed: nothing it may be installed with runs on it.
+    Unfit(&'a Node, Unfit),
 }
 
 /// Why a machine meets silence. Silence is a decision, so it has a type.
@@ -59,6 +69,8 @@ pub enum Hold<'a> {
     OldAddress(&'a Node),
     /// Its installation failed as often as one arming allows.
     TriesUsedUp(&'a Node),
+    /// Nothing it may be installed with runs on it.
+    Unfit(&'a Node, Unfit),
 }
 
 impl Decision<'_> {
@@ -66,9 +78,28 @@ impl Decision<'_> {
     pub fn plan(&self) -> Option<Plan> {
         match self {
             Self::Install { .. } => Some(Plan::Install),
-            Self::LocalBoot(_) => Some(Plan::Local),
+            Self::LocalBoot(_) | Self::Unfit(..) => Some(Plan::Local),
             Self::Hold(_) => Some(Plan::Hold),
-            Self::Ignore(_) | Self::Address | Self::NoLoader(_) | Self::Chainload(_) => None,
+            Self::Ignore(_)
+            | Self::Address
+            | Self::NoLoader(_)
+            | Self::Chainload(_)
+            | Self::Probe(_) => None,
+        }
+    }
+
+    /// Why it does not install although it may.
+    pub fn why_not(&self) -> Option<Unfit> {
+        match self {
+            Self::Hold(Hold::Unfit(_, unfit)) | Self::Unfit(_, unfit) => Some(*unfit),
+            Self::Hold(_)
+            | Self::Ignore(_)
+            | Self::Address
+            | Self::NoLoader(_)
+            | Self::Chainload(_)
+            | Self::Probe(_)
+            | Self::Install { .. }
+            | Self::LocalBoot(_) => None,
         }
     }
 }
@@ -77,7 +108,8 @@ impl Decision<'_> {
 ///
 /// Only an armed node is ever sent to the installer, and only at its own address; everything
 /// else that can boot is led to its local disk or to a screen that waits.
-pub fn decide<'a>(cluster: &'a Cluster, state: &State, machine: &Machine) -> Decision<'a> {
+pub fn decide<'a>(site: &'a Site, state: &State, machine: &Machine) -> Decision<'a> {
+    let cluster = &site.cluster;
     let node = cluster.node_by_mac(machine.mac);
     match machine.asker {
         Asker::System if node.is_some() || cluster.network().strangers => Decision::Address,
@@ -86,28 +118,39 @@ pub fn decide<'a>(cluster: &'a Cluster, state: &State, machine: &Machine) -> Dec
             Loader::for_arch(arch).map_or(Decision::NoLoader(arch), Decision::Chainload)
         }
         Asker::Ipxe { http: true, .. } => {
-            node.map_or(Decision::Hold(Hold::Unknown), |node| plan(cluster, state, node, machine))
+            node.map_or(Decision::Hold(Hold::Unknown), |node| plan(site, state, node, machine))
         }
     }
 }
 
-fn plan<'a>(
-    cluster: &'a Cluster,
-    state: &State,
-    node: &'a Node,
-    machine: &Machine,
-) -> Decision<'a> {
+fn plan<'a>(site: &'a Site, state: &State, node: &'a Node, machine: &Machine) -> Decision<'a> {
     let Some(arm) = state.progress(node.mac).and_then(|progress| progress.arm) else {
         return Decision::LocalBoot(node);
     };
-    if arm.tries >= cluster.tries_max() || arm.boots >= BOOTS_MAX {
+    if arm.tries >= site.cluster.tries_max() || arm.boots >= BOOTS_MAX {
         return Decision::Hold(Hold::TriesUsedUp(node));
     }
     // DHCP asks before there is an address; the script is asked for from one.
     if machine.ip.is_some_and(|ip| ip != node.ip) {
         return Decision::Hold(Hold::OldAddress(node));
     }
-    Decision::Install { node, arm }
+    let Some(hardware) = machine.hardware else { return Decision::Probe(node) };
+    match suits(site, node, hardware) {
+        Ok(os) => Decision::Install { node, os, arm },
+        Err(unfit) if node.unfit == UnfitPolicy::Hold => Decision::Hold(Hold::Unfit(node, unfit)),
+        Err(unfit) => Decision::Unfit(node, unfit),
+    }
+}
+
+/// The os that is installed on this hardware: the node's own, or the one that stands in for it.
+fn suits<'a>(site: &'a Site, node: &'a Node, hardware: Hardware) -> Result<&'a OsName, Unfit> {
+    // Without a tree there is nothing to compare with; the script says so.
+    let Some(tree) = site.tree(&node.os) else { return Ok(&node.os) };
+    let Err(unfit) = hardware.fits(tree) else { return Ok(&node.os) };
+    match site.fallback(node) {
+        Some((os, tree)) if hardware.fits(tree).is_ok() => Ok(os),
+        Some(_) | None => Err(unfit),
+    }
 }
 
 /// Whether a kickstart, or a secret that belongs to it, may leave now.

@@ -19,7 +19,7 @@ use crate::mac::Mac;
 pub use check::is_public_key;
 pub use file::{Finding, Findings, utf8};
 
-use crate::name::{DomainName, IfName, NodeName, OsName, Role, UserName};
+use crate::name::{DomainName, IfName, KeptMount, NodeName, OsName, Role, UserName};
 
 /// The whole of what the owner asked for. Every MAC, address and name in it is unique, every
 /// address lies in the private network and every node's os exists: [`Cluster::parse`] sees to it.
@@ -29,6 +29,7 @@ pub struct Cluster {
     systems: BTreeMap<OsName, Os>,
     scheduler: Scheduler,
     users: Vec<User>,
+    home_over_nfs: bool,
     admin_keys: Vec<String>,
     tries_max: u32,
     nodes: BTreeMap<NodeName, Node>,
@@ -82,13 +83,21 @@ pub struct Os {
     pub repo: Option<PathBuf>,
     /// Public keys that packages of tree and repo are signed with. Empty: `RPM-GPG-KEY*` of the tree.
     pub gpg_keys: Vec<PathBuf>,
+    /// Installed instead on machines that this one cannot run on.
+    pub fallback: Option<OsName>,
+    /// Least memory in MiB, when the release's own floor is not the owner's.
+    pub memory_min_mib: Option<u32>,
 }
 
 /// Which batch system the nodes join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheduler {
-    /// Torque: `pbs_mom` on the nodes, `pbs_server` on the master.
+    /// Torque: `pbs_mom` on the nodes, `pbs_server` on the master. Packages exist for el7 and el9.
     Torque,
+    /// OpenPBS: its daemon is called `pbs_mom` too. Packages exist for el8 and el9.
+    OpenPbs,
+    /// Slurm: `slurmd` on the nodes, `slurmctld` on the master. Packages exist for el8 to el10.
+    Slurm,
     /// No batch system.
     None,
 }
@@ -102,16 +111,46 @@ pub struct User {
     pub uid: u32,
 }
 
-/// How the one disk that may be written is chosen. Removable and USB disks never are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DiskRule {
-    /// The smallest fixed disk of at least this many GiB.
-    Smallest {
-        /// Lower bound in GiB.
-        min_gib: u32,
-    },
-    /// The disk with this serial number, whatever its size.
-    Serial(String),
+/// How the one disk that may be written is chosen: the smallest fixed one that meets every
+/// condition. Removable and USB disks never are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskRule {
+    /// Least size in GiB.
+    pub min_gib: u32,
+    /// Greatest size in GiB.
+    pub max_gib: Option<u32>,
+    /// Its serial number.
+    pub serial: Option<String>,
+    /// Its World Wide Name.
+    pub wwn: Option<String>,
+    /// A part of its model's name.
+    pub model: Option<String>,
+    /// Its device, best one below `/dev/disk/by-path`.
+    pub path: Option<String>,
+    /// Mount points whose partitions survive a reinstallation.
+    pub keep: Vec<KeptMount>,
+    /// Size of the root partition in GiB, when others are kept beside it.
+    pub root_gib: u32,
+    /// Whether a disk that says it is failing is used all the same.
+    pub use_failing: bool,
+}
+
+/// What happens on a machine that its os cannot run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnfitPolicy {
+    /// It waits and says why.
+    Hold,
+    /// It boots its own disk.
+    Local,
+}
+
+/// What UEFI firmware tries first after an installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootOrder {
+    /// The network: the master sends it on to its disk, and can reinstall it.
+    Network,
+    /// The disk: it starts without the master, and is reinstalled from the firmware's menu.
+    Disk,
 }
 
 /// A machine of the cluster. Defaults are already filled in.
@@ -139,6 +178,10 @@ pub struct Node {
     pub packages: Vec<String>,
     /// Which disk it is installed on.
     pub disk: DiskRule,
+    /// What happens when its os cannot run on it.
+    pub unfit: UnfitPolicy,
+    /// What its UEFI firmware tries first.
+    pub boot_order: BootOrder,
 }
 
 /// The parts a [`Cluster`] is assembled from, after every one of them was checked.
@@ -148,6 +191,7 @@ pub(crate) struct Parts {
     pub(crate) systems: BTreeMap<OsName, Os>,
     pub(crate) scheduler: Scheduler,
     pub(crate) users: Vec<User>,
+    pub(crate) home_over_nfs: bool,
     pub(crate) admin_keys: Vec<String>,
     pub(crate) tries_max: u32,
     pub(crate) nodes: Vec<Node>,
@@ -156,11 +200,31 @@ pub(crate) struct Parts {
 impl Cluster {
     /// Builds the indexes. Uniqueness was checked before, line by line, with better words.
     pub(crate) fn assemble(parts: Parts) -> Self {
-        let Parts { network, systems, scheduler, users, admin_keys, tries_max, nodes } = parts;
+        let Parts {
+            network,
+            systems,
+            scheduler,
+            users,
+            home_over_nfs,
+            admin_keys,
+            tries_max,
+            nodes,
+        } = parts;
         let by_mac = nodes.iter().map(|node| (node.mac, node.name.clone())).collect();
         let by_ip = nodes.iter().map(|node| (node.ip, node.name.clone())).collect();
         let nodes = nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
-        Self { network, systems, scheduler, users, admin_keys, tries_max, nodes, by_mac, by_ip }
+        Self {
+            network,
+            systems,
+            scheduler,
+            users,
+            home_over_nfs,
+            admin_keys,
+            tries_max,
+            nodes,
+            by_mac,
+            by_ip,
+        }
     }
 
     /// The private wire.
@@ -181,6 +245,11 @@ impl Cluster {
     /// Ordinary users.
     pub fn users(&self) -> &[User] {
         &self.users
+    }
+
+    /// Whether `/home` of the nodes is the master's.
+    pub fn home_over_nfs(&self) -> bool {
+        self.home_over_nfs
     }
 
     /// Public keys (OpenSSH one-line form, checked) that may log in to every node as root.

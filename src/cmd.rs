@@ -8,6 +8,7 @@ mod log;
 mod machines;
 mod node;
 mod out;
+mod push;
 mod render;
 mod serve;
 
@@ -58,6 +59,8 @@ enum Command {
     Machines(machines::Machines),
     /// Show what happened
     Log(log::Log),
+    /// Bring installed nodes up to what a new installation would get
+    Push(push::Push),
     /// Print what a node would get, secrets masked
     Render(render::Render),
 }
@@ -77,6 +80,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Node(node) => node.run(&files),
         Command::Machines(machines) => machines.run(&files),
         Command::Log(log) => log.run(&files),
+        Command::Push(push) => push.run(&files),
         Command::Render(render) => render.run(&files),
     };
     match done {

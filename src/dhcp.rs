@@ -15,6 +15,7 @@ use crate::boot::{self, Decision};
 use crate::cluster::{Cluster, Node};
 use crate::mac::Mac;
 use crate::machine::{Asker, Machine};
+use crate::site::Site;
 use crate::stage::{Event, State, TimestampMs};
 
 use pool::{Claimed, Hold, Pool};
@@ -154,15 +155,16 @@ impl Dhcp {
     /// Answers a datagram.
     pub fn handle_packet(
         &mut self,
-        cluster: &Cluster,
+        site: &Site,
         state: &State,
         datagram: Datagram<'_>,
         now: TimestampMs,
     ) -> Result<Answer, Ignored> {
+        let cluster = &site.cluster;
         let request = &Request::parse(datagram.bytes)?;
         let mac = request.mac;
-        let machine = Machine { mac, asker: request.asker, ip: None };
-        let decision = boot::decide(cluster, state, &machine);
+        let machine = Machine { mac, asker: request.asker, ip: None, hardware: None };
+        let decision = boot::decide(site, state, &machine);
         let node = cluster.node_by_mac(mac);
         let boot = Boot::from(&decision);
         let exchange = Exchange { cluster, request, node, boot, datagram, now };

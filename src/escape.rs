@@ -7,9 +7,6 @@ use std::fmt;
 
 use crate::name::is_one_line;
 
-/// The word that ends every here-document of the templates.
-const HERE_WORD: &str = "REKINDLE";
-
 /// Why a value cannot stand in a text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -74,21 +71,6 @@ impl ShWord {
     }
 }
 
-/// One line of a here-document whose word is quoted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HereLine(String);
-
-impl HereLine {
-    /// Fails on what is not one line, and on what would end the document or the section around it.
-    pub fn new(field: &'static str, text: &str) -> Result<Self, Unwritable> {
-        let ends = text == HERE_WORD || text.starts_with('%');
-        if ends || !is_one_line(text) {
-            return Err(unwritable(field, text, "file of the node"));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
 /// Kernel arguments inside a kickstart's double quotes and an unquoted here-document, and as
 /// words of an iPXE command: no character that any of the three gives a meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +128,7 @@ macro_rules! display {
     )*};
 }
 
-display!(KsWord, PackageWord, ShWord, HereLine, IpxeText);
+display!(KsWord, PackageWord, ShWord, IpxeText);
 
 /// The escaper of all templates: passes text on as it is and fails on what is not one line.
 #[derive(Debug, Clone, Copy)]

@@ -3,6 +3,7 @@
 //! | method | path | what |
 //! |---|---|---|
 //! | GET | `/ipxe/MAC` | the script of that machine |
+//! | GET | `/ipxe/MAC/CPU/NIC` | the same, once iPXE has looked at its hardware |
 //! | GET | `/boot/LOADER` | a loader, for UEFI HTTP boot |
 //! | GET | `/node/TOKEN/ks` | the kickstart of an arming |
 //! | GET | `/node/TOKEN/secret/munge.key` | a secret the installer writes into a file |
@@ -19,6 +20,7 @@ pub mod report;
 use percent_encoding::percent_decode_str;
 
 use crate::mac::Mac;
+use crate::machine::Hardware;
 use crate::machine::Loader;
 use crate::name::OsName;
 
@@ -34,8 +36,8 @@ pub enum Method {
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    /// The iPXE script of a machine.
-    Script(Mac),
+    /// The iPXE script of a machine, and what it told of its hardware.
+    Script(Mac, Option<Hardware>),
     /// A loader.
     Loader(Loader),
     /// Something that belongs to an arming; the token is not checked yet.
@@ -120,7 +122,8 @@ impl FilePath {
 pub fn route(method: Method, path: &str) -> Result<Endpoint, NoEndpoint> {
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let endpoint = match segments.as_slice() {
-        ["ipxe", mac] => mac.parse().ok().map(Endpoint::Script),
+        ["ipxe", mac] => script(mac, None),
+        ["ipxe", mac, cpu, nic] => script(mac, Some(hardware(cpu, nic))),
         ["boot", name] => loader(name).map(Endpoint::Loader),
         ["node", token, rest @ ..] => {
             let what = node_endpoint(rest).ok_or(NoEndpoint::NotFound)?;
@@ -137,6 +140,15 @@ pub fn route(method: Method, path: &str) -> Result<Endpoint, NoEndpoint> {
         (Some(_), Method::Post) => Err(NoEndpoint::Method { allow: "GET, HEAD" }),
         (Some(endpoint), Method::Get) => Ok(endpoint),
     }
+}
+
+fn script(mac: &str, hardware: Option<Hardware>) -> Option<Endpoint> {
+    mac.parse().ok().map(|mac| Endpoint::Script(mac, hardware))
+}
+
+/// What iPXE cannot tell is left empty or strange, and counts as not known.
+fn hardware(cpu: &str, nic: &str) -> Hardware {
+    Hardware { cpu: cpu.parse().ok(), nic: nic.parse().ok() }
 }
 
 fn loader(name: &str) -> Option<Loader> {

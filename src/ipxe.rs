@@ -38,6 +38,15 @@ pub enum ScriptError {
 }
 
 #[derive(Template)]
+#[template(path = "probe.ipxe")]
+struct Probe<'a> {
+    name: &'a NodeName,
+    mac: Mac,
+    mac_hyphens: String,
+    base: String,
+}
+
+#[derive(Template)]
 #[template(path = "install.ipxe")]
 struct Install<'a> {
     name: &'a NodeName,
@@ -50,6 +59,7 @@ struct Install<'a> {
     kernel: &'a str,
     initrd: &'a str,
     args: KernelArgs,
+    delay_s: u32,
 }
 
 #[derive(Template)]
@@ -57,6 +67,7 @@ struct Install<'a> {
 struct Local<'a> {
     name: &'a NodeName,
     mac: Mac,
+    why: IpxeText,
 }
 
 #[derive(Template)]
@@ -69,18 +80,38 @@ struct Wait {
     advice: IpxeText,
 }
 
+/// What an install script needs besides its decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Installer<'a> {
+    /// The tree of the decision's os.
+    pub tree: &'a Tree,
+    /// The node's one-time token.
+    pub token: &'a Token,
+    /// How long the node waits before it begins, because others have begun.
+    pub delay_s: u32,
+}
+
 /// Renders the script of a machine. `install` must be given for an install decision.
 pub fn render(
     cluster: &Cluster,
     mac: Mac,
     decision: &Decision<'_>,
-    install: Option<(&Tree, &Token)>,
+    install: Option<Installer<'_>>,
 ) -> Result<String, ScriptError> {
     let text = match (decision, install) {
-        (Decision::Install { node, .. }, Some((tree, token))) => {
-            install_script(cluster, node, tree, token)?.render()
+        (Decision::Probe(node), _) => {
+            let (base, mac_hyphens) = (base_url(cluster), mac.hyphens());
+            Probe { name: &node.name, mac, mac_hyphens, base }.render()
         }
-        (Decision::LocalBoot(node), _) => Local { name: &node.name, mac }.render(),
+        (Decision::Install { node, os, .. }, Some(installer)) => {
+            install_script(cluster, node, os, installer)?.render()
+        }
+        (Decision::LocalBoot(node), _) => {
+            Local { name: &node.name, mac, why: IpxeText::new("") }.render()
+        }
+        (Decision::Unfit(node, unfit), _) => {
+            Local { name: &node.name, mac, why: IpxeText::new(&unfit.to_string()) }.render()
+        }
         (Decision::Hold(hold), _) => wait(cluster, mac, *hold).render(),
         (
             Decision::Install { .. }
@@ -98,8 +129,8 @@ pub fn render(
 fn install_script<'a>(
     cluster: &Cluster,
     node: &'a Node,
-    tree: &'a Tree,
-    token: &Token,
+    os: &'a OsName,
+    Installer { tree, token, delay_s }: Installer<'a>,
 ) -> Result<Install<'a>, ScriptError> {
     let base = base_url(cluster);
     let args = KernelArgs::new(&node.kernel_args)
@@ -110,15 +141,17 @@ fn install_script<'a>(
         mac_hyphens: node.mac.hyphens(),
         node_url: format!("{base}/node/{}", token.reveal()),
         master: cluster.network().address,
-        os: &node.os,
+        os,
         kernel: &tree.kernel,
         initrd: &tree.initrd,
         args,
+        delay_s,
         base,
     })
 }
 
 fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
+    let look = |name: &NodeName| format!("On the master: rekindle log {name}");
     let (reason, advice) = match hold {
         Hold::Unknown => (
             "It is not in the cluster yet. Nothing on its disk was touched.".to_owned(),
@@ -130,7 +163,11 @@ fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
         ),
         Hold::TriesUsedUp(node) => (
             format!("The installation of {} failed too often.", node.name),
-            format!("On the master: rekindle log {0}, then rekindle node reinstall {0}", node.name),
+            format!("{}, then rekindle node reinstall {}", look(&node.name), node.name),
+        ),
+        Hold::Unfit(node, unfit) => (
+            format!("{} cannot be installed: {unfit}", node.name),
+            format!("Change its os in cluster.toml. {}", look(&node.name)),
         ),
     };
     Wait {

@@ -4,19 +4,22 @@
 //! file named after the release. Every value is a typed word of its context.
 
 mod check;
+mod disk;
 
 use std::net::Ipv4Addr;
 
 use askama::Template;
-use ipnet::Ipv4Net;
 
-use crate::artifacts;
-use crate::cluster::{Cluster, DiskRule, Node, Scheduler, User};
-use crate::escape::{HereLine, KernelArgs, KsWord, PackageWord, ShWord, Unwritable};
+use crate::artifacts::{self, NodeFile};
+use crate::cluster::{BootOrder, Cluster, Node, Scheduler, User};
+use crate::escape::{KernelArgs, KsWord, PackageWord, Unwritable};
 use crate::mac::Mac;
+use crate::machine::CpuLevel;
 use crate::media::{Release, Tree};
 use crate::name::{NodeName, OsName};
+use crate::snippets::{Part, Snippet, Snippets};
 use crate::trust::{PublicKeys, Token};
+use disk::DiskWords;
 
 pub use check::Fault;
 
@@ -27,24 +30,36 @@ pub struct Order<'a> {
     pub cluster: &'a Cluster,
     /// The node of it that is installed.
     pub node: &'a Node,
+    /// With which os: its own, or the one that stands in for it.
+    pub os: &'a OsName,
     /// What it is installed from.
     pub tree: &'a Tree,
     /// Its one-time token.
     pub token: &'a Token,
     /// Keys that are baked in.
     pub keys: &'a PublicKeys,
+    /// The owner's own pieces.
+    pub snippets: &'a Snippets,
+    /// Serial number of the disk it must be installed on, because it was before.
+    pub known_disk: Option<&'a str>,
 }
 
 /// Why there is no kickstart.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RenderError {
-    /// That release has no template yet.
-    #[error("node `{node}`: kickstarts for {release} are not made yet; use an el9 tree")]
-    Release {
+    /// That release has no packages of the batch system.
+    #[error(
+        "node `{node}`: there are no packages of {scheduler} for {release}; set scheduler.kind to {instead}"
+    )]
+    Scheduler {
         /// Whose.
         node: NodeName,
-        /// Which.
+        /// What the cluster uses.
+        scheduler: &'static str,
+        /// What is installed.
         release: Release,
+        /// What there is.
+        instead: &'static str,
     },
     /// A value does not fit.
     #[error("node `{node}`: {fault}")]
@@ -72,124 +87,218 @@ pub enum RenderError {
     },
 }
 
-/// The words of an Enterprise Linux 9 kickstart.
-#[derive(Template)]
-#[template(path = "el9.ks", syntax = "ks")]
-struct El9 {
-    name: NodeName,
-    fqdn: String,
-    mac: Mac,
-    ip: Ipv4Addr,
-    netmask: Ipv4Addr,
-    subnet: Ipv4Net,
-    master: Ipv4Addr,
-    master_name: NodeName,
-    resolvers: String,
-    base: String,
-    node_url: String,
-    os: OsName,
-    has_repo: bool,
-    internet: bool,
-    torque: bool,
-    language: KsWord,
-    lang_short: KsWord,
-    keyboard: KsWord,
-    timezone: KsWord,
-    root_keys: Vec<HereLine>,
-    users: Vec<User>,
-    services: &'static str,
-    packages: Vec<PackageWord>,
-    append: String,
-    want_serial: ShWord,
-    min_sectors: u64,
-    gpg_keys: Vec<String>,
-    hosts: String,
-    repos: String,
-    firewall: String,
-    known_hosts: String,
-    shosts: String,
-    hostfile: String,
+/// The same words for every release; what differs between releases is in the file named after it.
+macro_rules! pages {
+    ($($page:ident $path:literal),*) => {
+        $(
+            #[derive(Template)]
+            #[template(path = $path, syntax = "ks")]
+            struct $page {
+                name: NodeName,
+                fqdn: String,
+                mac: Mac,
+                ip: Ipv4Addr,
+                netmask: Ipv4Addr,
+                master: Ipv4Addr,
+                resolvers: String,
+                base: String,
+                node_url: String,
+                os: OsName,
+                has_repo: bool,
+                internet: bool,
+                torque: bool,
+                munge: bool,
+                home_over_nfs: bool,
+                network_first: bool,
+                language: KsWord,
+                lang_short: KsWord,
+                keyboard: KsWord,
+                timezone: KsWord,
+                users: Vec<User>,
+                services: String,
+                packages_of_release: Vec<&'static str>,
+                packages: Vec<PackageWord>,
+                append: String,
+                memory_min_mib: u32,
+                memory_advice: &'static str,
+                cpu_flags: &'static str,
+                keygen_units: &'static str,
+                disk: DiskWords,
+                gpg_keys: Vec<String>,
+                files: Vec<NodeFile>,
+                snippets_packages: Vec<Snippet>,
+                snippets_pre: Vec<Snippet>,
+                snippets_post: Vec<Snippet>,
+            }
+
+            impl $page {
+                fn new(order: &Order<'_>, files: Vec<NodeFile>) -> Result<Self, Unwritable> {
+                    let Order { cluster, node, os, tree, token, .. } = *order;
+                    let network = cluster.network();
+                    let base = artifacts::base_url(cluster);
+                    let resolvers: Vec<_> =
+                        network.resolvers().iter().map(Ipv4Addr::to_string).collect();
+                    let of_os = cluster.systems().get(os);
+                    let floor = tree.release.memory_floor_mib();
+                    let short: String =
+                        node.language.chars().take_while(|letter| *letter != '.').collect();
+                    let snippets = |part| {
+                        order.snippets.of(node, part).into_iter().cloned().collect::<Vec<_>>()
+                    };
+                    let packages = node.packages.iter().map(|name| PackageWord::new(name));
+                    Ok(Self {
+                        name: node.name.clone(),
+                        fqdn: format!("{}.{}", node.name, network.domain),
+                        mac: node.mac,
+                        ip: node.ip,
+                        netmask: network.subnet.netmask(),
+                        master: network.address,
+                        resolvers: resolvers.join(","),
+                        node_url: format!("{base}/node/{}", token.reveal()),
+                        os: os.clone(),
+                        has_repo: of_os.is_some_and(|os| os.repo.is_some()),
+                        internet: network.internet,
+                        torque: cluster.scheduler() == Scheduler::Torque,
+                        munge: uses_munge(cluster.scheduler()),
+                        home_over_nfs: cluster.home_over_nfs(),
+                        network_first: node.boot_order == BootOrder::Network,
+                        language: KsWord::new("language", &node.language)?,
+                        lang_short: KsWord::new("language", &short)?,
+                        keyboard: KsWord::new("keyboard", &node.keyboard)?,
+                        timezone: KsWord::new("timezone", &node.timezone)?,
+                        users: cluster.users().to_vec(),
+                        services: services(tree.release, cluster.scheduler()).join(","),
+                        packages_of_release: packages_of(tree.release, cluster),
+                        packages: packages.collect::<Result<_, _>>()?,
+                        append: KernelArgs::new(&node.kernel_args)?.append(),
+                        memory_min_mib: of_os.and_then(|os| os.memory_min_mib).unwrap_or(floor),
+                        memory_advice: memory_advice(tree.release),
+                        cpu_flags: cpu_flags(tree.cpu),
+                        keygen_units: keygen_units(tree.release),
+                        disk: DiskWords::new(&node.disk, order.known_disk)?,
+                        gpg_keys: tree.gpg_keys.clone(),
+                        files,
+                        snippets_packages: snippets(Part::Packages),
+                        snippets_pre: snippets(Part::Pre),
+                        snippets_post: snippets(Part::Post),
+                        base,
+                    })
+                }
+            }
+        )*
+    };
 }
+
+pages! { El7 "el7.ks", El8 "el8.ks", El9 "el9.ks", El10 "el10.ks" }
 
 /// Renders the kickstart of a node and checks it before anyone gets it.
 pub fn render(order: &Order<'_>) -> Result<String, RenderError> {
-    let node = &order.node.name;
-    match order.tree.release {
-        Release::El9 => {}
-        release @ (Release::El7 | Release::El8 | Release::El10) => {
-            return Err(RenderError::Release { node: node.clone(), release });
-        }
-    }
+    let Order { cluster, node, os, tree, token, keys, .. } = *order;
+    packaged(cluster.scheduler(), tree.release).map_err(|(scheduler, instead)| {
+        let (node, release) = (node.name.clone(), tree.release);
+        RenderError::Scheduler { node, scheduler, release, instead }
+    })?;
     let template = |error: askama::Error| RenderError::Template {
-        node: node.clone(),
+        node: node.name.clone(),
         reason: error.to_string(),
     };
-    let firewall = crate::firewall::worker(order.cluster).map_err(template)?;
-    let words =
-        words(order, firewall).map_err(|fault| RenderError::Value { node: node.clone(), fault })?;
-    let text = words.render().map_err(template)? + "\n";
-    check::check(&text, &words.fqdn, &words.node_url)
-        .map_err(|fault| RenderError::Unsound { node: node.clone(), fault })?;
+    let value = |fault| RenderError::Value { node: node.name.clone(), fault };
+    let files = artifacts::files(cluster, os, tree, keys).map_err(template)?;
+    let text = match tree.release {
+        Release::El7 => El7::new(order, files).map_err(value)?.render(),
+        Release::El8 => El8::new(order, files).map_err(value)?.render(),
+        Release::El9 => El9::new(order, files).map_err(value)?.render(),
+        Release::El10 => El10::new(order, files).map_err(value)?.render(),
+    }
+    .map_err(template)?
+        + "\n";
+    let fqdn = format!("{}.{}", node.name, cluster.network().domain);
+    let node_url = format!("{}/node/{}", artifacts::base_url(cluster), token.reveal());
+    check::check(&text, &fqdn, &node_url)
+        .map_err(|fault| RenderError::Unsound { node: node.name.clone(), fault })?;
     Ok(text)
 }
 
-fn words(order: &Order<'_>, firewall: String) -> Result<El9, Unwritable> {
-    let Order { cluster, node, tree, token, keys } = *order;
-    let network = cluster.network();
-    let torque = cluster.scheduler() == Scheduler::Torque;
-    let base = artifacts::base_url(cluster);
-    let resolvers: Vec<_> = network.resolvers().iter().map(Ipv4Addr::to_string).collect();
-    let root_keys = cluster.admin_keys().iter().chain([&keys.master_root]);
-    let (want_serial, min_sectors) = match &node.disk {
-        DiskRule::Smallest { min_gib } => (String::new(), u64::from(*min_gib) << 21),
-        DiskRule::Serial(serial) => (serial.clone(), 0),
+/// Where there are packages of a batch system (el.md: EPEL, OpenPBS and OpenHPC); else what it is
+/// called, and what there is.
+fn packaged(scheduler: Scheduler, release: Release) -> Result<(), (&'static str, &'static str)> {
+    match (scheduler, release) {
+        (Scheduler::None, _)
+        | (Scheduler::Torque, Release::El7 | Release::El9)
+        | (Scheduler::OpenPbs, Release::El8 | Release::El9)
+        | (Scheduler::Slurm, Release::El8 | Release::El9 | Release::El10) => Ok(()),
+        (Scheduler::Torque, Release::El8) => Err(("torque", "\"openpbs\" or \"slurm\"")),
+        (Scheduler::Torque, Release::El10) => Err(("torque", "\"slurm\"")),
+        (Scheduler::OpenPbs, Release::El7) => Err(("openpbs", "\"torque\"")),
+        (Scheduler::OpenPbs, Release::El10) => Err(("openpbs", "\"slurm\"")),
+        (Scheduler::Slurm, Release::El7) => Err(("slurm", "\"torque\"")),
+    }
+}
+
+fn uses_munge(scheduler: Scheduler) -> bool {
+    match scheduler {
+        Scheduler::Torque | Scheduler::Slurm => true,
+        Scheduler::OpenPbs | Scheduler::None => false,
+    }
+}
+
+fn services(release: Release, scheduler: Scheduler) -> Vec<&'static str> {
+    let mut services = vec!["sshd", "chronyd", "rsyslog"];
+    services.extend_from_slice(match release {
+        Release::El7 | Release::El8 => &["iptables", "ip6tables"][..],
+        Release::El9 | Release::El10 => &["nftables"],
+    });
+    services.extend_from_slice(match scheduler {
+        Scheduler::None => &[][..],
+        Scheduler::Torque => &["munge", "pbs_mom"],
+        Scheduler::OpenPbs => &["pbs"],
+        Scheduler::Slurm => &["munge", "slurmd"],
+    });
+    services
+}
+
+fn packages_of(release: Release, cluster: &Cluster) -> Vec<&'static str> {
+    let mut packages = match release {
+        Release::El7 | Release::El8 => vec!["iptables-services"],
+        Release::El9 | Release::El10 => vec!["nftables"],
     };
-    let short: String = node.language.chars().take_while(|letter| *letter != '.').collect();
-    Ok(El9 {
-        name: node.name.clone(),
-        fqdn: format!("{}.{}", node.name, network.domain),
-        mac: node.mac,
-        ip: node.ip,
-        netmask: network.subnet.netmask(),
-        subnet: network.subnet,
-        master: network.address,
-        master_name: network.master.clone(),
-        resolvers: resolvers.join(","),
-        node_url: format!("{base}/node/{}", token.reveal()),
-        os: node.os.clone(),
-        has_repo: cluster.systems().get(&node.os).is_some_and(|os| os.repo.is_some()),
-        internet: network.internet,
-        torque,
-        language: KsWord::new("language", &node.language)?,
-        lang_short: KsWord::new("language", &short)?,
-        keyboard: KsWord::new("keyboard", &node.keyboard)?,
-        timezone: KsWord::new("timezone", &node.timezone)?,
-        root_keys: root_keys
-            .map(|key| HereLine::new("admin_keys", key))
-            .collect::<Result<_, _>>()?,
-        users: cluster.users().to_vec(),
-        services: if torque {
-            "sshd,chronyd,nftables,munge,pbs_mom"
-        } else {
-            "sshd,chronyd,nftables"
-        },
-        packages: node
-            .packages
-            .iter()
-            .map(|name| PackageWord::new(name))
-            .collect::<Result<_, _>>()?,
-        append: KernelArgs::new(&node.kernel_args)?.append(),
-        want_serial: ShWord::new("disk.serial", &want_serial)?,
-        min_sectors,
-        gpg_keys: tree.gpg_keys.clone(),
-        hosts: artifacts::hosts(cluster),
-        repos: artifacts::repo_file(cluster, &node.os, tree),
-        firewall,
-        known_hosts: artifacts::known_hosts(&keys.host_ca),
-        shosts: artifacts::shosts(cluster),
-        hostfile: artifacts::hostfile(cluster),
-        base,
-    })
+    packages.extend_from_slice(match cluster.scheduler() {
+        Scheduler::None => &[][..],
+        // Without the base package there is no server_name.
+        Scheduler::Torque => &["munge", "torque", "torque-client", "torque-mom"],
+        Scheduler::OpenPbs => &["openpbs-execution"],
+        Scheduler::Slurm => &["munge", "slurm", "slurm-slurmd"],
+    });
+    if cluster.home_over_nfs() {
+        packages.push("nfs-utils");
+    }
+    packages
+}
+
+/// What makes host keys of its own; only the one of `%post` is wanted.
+fn keygen_units(release: Release) -> &'static str {
+    match release {
+        Release::El7 => "sshd-keygen.service",
+        Release::El8 | Release::El9 | Release::El10 => {
+            "sshd-keygen@rsa.service sshd-keygen@ecdsa.service"
+        }
+    }
+}
+
+/// What else helps who has too little memory.
+fn memory_advice(release: Release) -> &'static str {
+    if release == Release::El7 { "" } else { ", or choose el7" }
+}
+
+/// The flags of `/proc/cpuinfo` that make up a level of the psABI.
+fn cpu_flags(level: CpuLevel) -> &'static str {
+    match level {
+        CpuLevel::V0 | CpuLevel::V1 => "lm",
+        CpuLevel::V2 => "lm cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3",
+        CpuLevel::V3 => {
+            "lm cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 abm avx avx2 bmi1 bmi2 f16c fma movbe"
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ pub mod name;
 
 // What the owner wants, what there is to install, what has happened.
 pub mod cluster;
+pub mod hardware;
 pub mod media;
+pub mod site;
+pub mod snippets;
 pub mod stage;
 
 // The decision, and who may have what.
@@ -22,9 +25,9 @@ pub mod trust;
 // Texts.
 pub mod artifacts;
 pub mod escape;
-pub mod firewall;
 pub mod ipxe;
 pub mod kickstart;
+pub mod push;
 
 // Protocols, and the whole product as a pure core.
 pub mod dhcp;

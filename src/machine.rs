@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,8 @@ pub struct Machine {
     pub asker: Asker,
     /// The address it asked from, when it already has one.
     pub ip: Option<Ipv4Addr>,
+    /// What its hardware can do, once iPXE has looked.
+    pub hardware: Option<Hardware>,
 }
 
 /// The program that asks.
@@ -113,5 +116,78 @@ impl Loader {
 impl fmt::Display for Loader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.file_name())
+    }
+}
+
+/// The x86-64 micro-architecture levels of the psABI. Each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuLevel {
+    /// Not even 64 bits.
+    V0,
+    /// Any 64-bit CPU.
+    V1,
+    /// SSE4.2 and POPCNT: Intel since 2008, AMD since 2011.
+    V2,
+    /// AVX2, BMI and FMA: Intel since Haswell, AMD since Excavator.
+    V3,
+}
+
+/// The network card that booted, by its PCI numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PciId {
+    /// Vendor.
+    pub vendor: u16,
+    /// Device.
+    pub device: u16,
+}
+
+/// What a machine told of itself from iPXE. What it did not tell counts as good: `%pre` looks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hardware {
+    /// What its CPU can do.
+    pub cpu: Option<CpuLevel>,
+    /// The card it boots from.
+    pub nic: Option<PciId>,
+}
+
+impl FromStr for CpuLevel {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "v0" => Ok(Self::V0),
+            "v1" => Ok(Self::V1),
+            "v2" => Ok(Self::V2),
+            "v3" => Ok(Self::V3),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for CpuLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V0 => "v0",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+            Self::V3 => "v3",
+        })
+    }
+}
+
+impl FromStr for PciId {
+    type Err = ();
+
+    /// iPXE's `${busid:hexraw}`: bus type 01, vendor, device; or the eight digits alone.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let digits = match text.len() {
+            10 => text.strip_prefix("01").ok_or(())?,
+            8 => text,
+            _ => return Err(()),
+        };
+        let number = u32::from_str_radix(digits, 16).ok().ok_or(())?;
+        let [a, b, c, d] = number.to_be_bytes();
+        Ok(Self { vendor: u16::from_be_bytes([a, b]), device: u16::from_be_bytes([c, d]) })
     }
 }

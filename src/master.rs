@@ -9,26 +9,23 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::boot::{self, Decision, Grant, Refusal, Release};
-use crate::cluster::{Cluster, Scheduler};
+use crate::cluster::Scheduler;
 use crate::dhcp::{Answer, Datagram, Dhcp, Ignored};
 use crate::http::report::{self, StageName};
 use crate::http::{Endpoint, FilePath, Method, NoEndpoint, NodeEndpoint, Root, route};
 use crate::mac::Mac;
+use crate::machine::Hardware;
 use crate::machine::{Arch, Asker, Loader, Machine};
-use crate::media::Tree;
 use crate::name::OsName;
-use crate::stage::{Entry, Event, Report, Stage, State, TimestampMs};
+use crate::site::Site;
+use crate::stage::{Entry, Event, Progress, Report, Stage, State, TimestampMs};
 use crate::trust::{Secrets, Token};
 use crate::{ipxe, kickstart};
 
-/// What the owner wants and what was found of it: one immutable snapshot.
-#[derive(Debug, Clone)]
-pub struct Site {
-    /// `cluster.toml`.
-    pub cluster: Cluster,
-    /// The install tree of every os in it.
-    pub trees: BTreeMap<OsName, Tree>,
-}
+/// So many nodes may install at once before others are asked to wait a little.
+const FEW: u32 = 4;
+/// No node waits longer than that.
+const DELAY_MAX_S: u32 = 120;
 
 /// The core.
 #[derive(Debug)]
@@ -196,14 +193,14 @@ impl Master {
         datagram: Datagram<'_>,
         now: TimestampMs,
     ) -> Result<Answer, Ignored> {
-        self.dhcp.handle_packet(&self.site.cluster, &self.state, datagram, now)
+        self.dhcp.handle_packet(&self.site, &self.state, datagram, now)
     }
 
     /// Answers a request of the node plane.
     pub fn handle_http(&self, request: &Request<'_>, now: TimestampMs) -> Outcome {
         match route(request.method, request.path) {
             Err(none) => Refused::from(none).into(),
-            Ok(Endpoint::Script(mac)) => self.script(mac, request.peer),
+            Ok(Endpoint::Script(mac, hardware)) => self.script(mac, hardware, request.peer),
             Ok(Endpoint::Loader(loader)) => Reply::Loader(loader).into(),
             Ok(Endpoint::File { os, root, path }) => Reply::File { os, root, path }.into(),
             Ok(Endpoint::Node { token, what }) => match self.tokens.get(token.as_str()) {
@@ -213,20 +210,24 @@ impl Master {
         }
     }
 
-    fn script(&self, mac: Mac, peer: Ipv4Addr) -> Outcome {
+    fn script(&self, mac: Mac, hardware: Option<Hardware>, peer: Ipv4Addr) -> Outcome {
         let asker = Asker::Ipxe { arch: Arch::Bios, http: true };
-        let machine = Machine { mac, asker, ip: Some(peer) };
-        let decision = boot::decide(&self.site.cluster, &self.state, &machine);
+        let machine = Machine { mac, asker, ip: Some(peer), hardware };
+        let decision = boot::decide(&self.site, &self.state, &machine);
         let order = match decision {
-            Decision::Install { node, arm } => {
-                let Some(tree) = self.site.trees.get(&node.os) else {
-                    return Refused::Unavailable(format!("no tree of {} here", node.os)).into();
+            Decision::Install { os, arm, .. } => {
+                let Some(tree) = self.site.tree(os) else {
+                    return Refused::Unavailable(format!("no tree of {os} here")).into();
                 };
                 let token = self.secrets.token(Grant { mac, arm: arm.seq });
-                ipxe::render(&self.site.cluster, mac, &decision, Some((tree, &token)))
+                let delay_s = self.delay_s(mac);
+                let installer = ipxe::Installer { tree, token: &token, delay_s };
+                ipxe::render(&self.site.cluster, mac, &decision, Some(installer))
             }
             Decision::Hold(_)
             | Decision::LocalBoot(_)
+            | Decision::Unfit(..)
+            | Decision::Probe(_)
             | Decision::Ignore(_)
             | Decision::Address
             | Decision::NoLoader(_)
@@ -240,6 +241,25 @@ impl Master {
         }
     }
 
+    /// How long a node lets others begin: nothing while few install, then up to two seconds for each
+    /// that does, spread by the MAC so that a room that is switched on at once falls apart.
+    fn delay_s(&self, mac: Mac) -> u32 {
+        let is_busy = |progress: &Progress| {
+            matches!(
+                progress.stage,
+                Stage::Script | Stage::Kickstart | Stage::Pre | Stage::Disk | Stage::Packages
+            )
+        };
+        let others = self.state.all().filter(|(other, one)| *other != mac && is_busy(one)).count();
+        match u32::try_from(others) {
+            Ok(others) if others > FEW => {
+                let [.., a, b] = mac.octets();
+                u32::from(u16::from_be_bytes([a, b])) % (others * 2).min(DELAY_MAX_S)
+            }
+            Ok(_) | Err(_) => 0,
+        }
+    }
+
     /// Scripts of nodes are written down; a waiting machine asks every few seconds, once is enough.
     fn script_record(&self, mac: Mac, decision: &Decision<'_>) -> Vec<Record> {
         let Some(plan) = decision.plan() else { return vec![] };
@@ -249,7 +269,17 @@ impl Master {
         let stage = self.state.progress(mac).map(|progress| progress.stage);
         let repeated = matches!(decision, Decision::Hold(_)) && stage == Some(Stage::Held);
         let moving = matches!(decision, Decision::Hold(boot::Hold::OldAddress(_)));
-        if repeated || moving { vec![] } else { vec![(mac, Event::ScriptSent { plan })] }
+        if repeated || moving {
+            return vec![];
+        }
+        let why = decision.why_not().map(|unfit| unfit.to_string()).unwrap_or_default();
+        // The node's own os goes without saying.
+        let os = if let Decision::Install { node, os, .. } = decision {
+            Some(*os).filter(|os| **os != node.os).cloned()
+        } else {
+            None
+        };
+        vec![(mac, Event::ScriptSent { plan, os, why })]
     }
 
     fn node(
@@ -276,12 +306,21 @@ impl Master {
     ) -> Result<Outcome, Refused> {
         let cluster = &self.site.cluster;
         let node = granted(boot::release_kickstart(cluster, &self.state, grant, peer, now))?;
-        let tree = self.site.trees.get(&node.os);
-        let tree =
-            tree.ok_or_else(|| Refused::Unavailable(format!("no tree of {} here", node.os)))?;
+        let progress = self.state.progress(grant.mac);
+        let os = progress.and_then(|progress| progress.os.as_ref()).unwrap_or(&node.os);
+        let tree = self.site.tree(os);
+        let tree = tree.ok_or_else(|| Refused::Unavailable(format!("no tree of {os} here")))?;
         let token = self.secrets.token(grant);
-        let order =
-            kickstart::Order { cluster, node, tree, token: &token, keys: self.secrets.public() };
+        let order = kickstart::Order {
+            cluster,
+            node,
+            os,
+            tree,
+            token: &token,
+            keys: self.secrets.public(),
+            snippets: &self.site.snippets,
+            known_disk: progress.and_then(|progress| progress.disks.expected()),
+        };
         let text =
             kickstart::render(&order).map_err(|error| Refused::Unavailable(error.to_string()))?;
         let first = self.stage(grant.mac) == Stage::Script;
@@ -293,8 +332,10 @@ impl Master {
     fn munge_key(&self, grant: Grant, peer: Ipv4Addr) -> Result<Outcome, Refused> {
         granted(boot::release_secret(&self.site.cluster, &self.state, grant, peer))?;
         match self.site.cluster.scheduler() {
-            Scheduler::Torque => Ok(Reply::Secret(self.secrets.munge_key().to_vec()).into()),
-            Scheduler::None => Err(Refused::NotFound),
+            Scheduler::Torque | Scheduler::Slurm => {
+                Ok(Reply::Secret(self.secrets.munge_key().to_vec()).into())
+            }
+            Scheduler::OpenPbs | Scheduler::None => Err(Refused::NotFound),
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use ini::Ini;
 
 use crate::cluster::Os;
+use crate::machine::CpuLevel;
 use crate::name::OsName;
 
 /// The generation of Anaconda a tree installs with: it decides which kickstart is rendered.
@@ -30,6 +31,8 @@ pub struct Tree {
     pub title: String,
     /// Generation.
     pub release: Release,
+    /// The least CPU its programs run on.
+    pub cpu: CpuLevel,
     /// Kernel of the installer.
     pub kernel: String,
     /// Its initrd.
@@ -120,9 +123,13 @@ impl Tree {
                 .ok_or(TreeInfoFault::Missing { section, key })
         };
         let arch = get("general", "arch").or_else(|_| get("tree", "arch"))?;
-        if arch != "x86_64" {
+        if !matches!(arch, "x86_64" | "x86_64_v2") {
             return Err(TreeInfoFault::Architecture(shorten(arch)));
         }
+        let image = |key| {
+            let first = get("images-x86_64", key);
+            first.clone().or_else(|_| get("images-x86_64_v2", key)).or(first)
+        };
         let version = get("release", "version").or_else(|_| get("general", "version"))?;
         let name = get("release", "name").or_else(|_| get("general", "family"))?;
         let release = match version.split('.').next() {
@@ -135,8 +142,10 @@ impl Tree {
         Ok(Self {
             title: shorten(&format!("{name} {version}")),
             release,
-            kernel: inside(get("images-x86_64", "kernel")?)?,
-            initrd: inside(get("images-x86_64", "initrd")?)?,
+            // AlmaLinux 10 is also built for the CPUs that the others left behind.
+            cpu: if arch == "x86_64_v2" { CpuLevel::V2 } else { release.cpu_floor() },
+            kernel: inside(image("kernel")?)?,
+            initrd: inside(image("initrd")?)?,
             repos: repos(&ini)?,
             gpg_keys: vec![],
         })
@@ -229,6 +238,29 @@ pub fn key_files(name: &OsName, os: &Os) -> Result<Vec<(String, PathBuf)>, BadTr
             Err(BadTree::Incomplete { os: name.clone(), file })
         })
         .collect()
+}
+
+impl Release {
+    /// Every generation, oldest first.
+    pub const ALL: [Self; 4] = [Self::El7, Self::El8, Self::El9, Self::El10];
+
+    /// The least CPU the vendors build it for.
+    pub fn cpu_floor(self) -> CpuLevel {
+        match self {
+            Self::El7 | Self::El8 => CpuLevel::V1,
+            Self::El9 => CpuLevel::V2,
+            Self::El10 => CpuLevel::V3,
+        }
+    }
+
+    /// The least memory, in MiB as Linux counts it, that its installer gets along with when the
+    /// tree comes over HTTP. A machine sold with 2 GiB shows 1.6 and more.
+    pub fn memory_floor_mib(self) -> u32 {
+        match self {
+            Self::El7 => 800,
+            Self::El8 | Self::El9 | Self::El10 => 1600,
+        }
+    }
 }
 
 impl fmt::Display for Release {

@@ -123,6 +123,17 @@ name! {
 }
 
 name! {
+    /// A mount point whose partition is kept, like `/data`. Short: its file system's label is made of it,
+    /// and XFS allows twelve characters.
+    KeptMount, "mount point to keep",
+    "use one folder like /data: a slash and at most nine lower-case letters and digits, none of the system's own",
+    |text| text.strip_prefix('/').is_some_and(|name| (1..=9).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        && !matches!(name, "bin" | "boot" | "dev" | "etc" | "lib" | "lib64" | "mnt" | "proc" | "root"
+            | "run" | "sbin" | "sys" | "tmp" | "usr" | "var"))
+}
+
+name! {
     /// What a node is for; free, one word.
     Role, "role",
     "use lower-case letters, digits and hyphens, like compute",

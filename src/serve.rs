@@ -26,9 +26,11 @@ use crate::cluster::Cluster;
 use crate::dhcp::{Answer, Datagram, Ignored};
 use crate::journal::{Journal, JournalError, now_ms};
 use crate::machine::Loader;
-use crate::master::{Master, Outcome, Record, Request, Site};
+use crate::master::{Master, Outcome, Record, Request};
 use crate::media;
 use crate::name::IfName;
+use crate::site::Site;
+use crate::snippets::{self, Snippets};
 use crate::stage::{Entry, Event, Stage};
 use crate::tftp::{Finished, transfer};
 
@@ -231,7 +233,36 @@ pub fn load_site(config: &Path) -> anyhow::Result<Site> {
     for (name, os) in cluster.systems() {
         trees.insert(name.clone(), media::load(name, os)?);
     }
-    Ok(Site { cluster, trees })
+    let snippets = load_snippets(&snippets_dir(config), &cluster)?;
+    Ok(Site { cluster, trees, snippets })
+}
+
+/// The owner's own pieces of kickstarts lie beside `cluster.toml`.
+pub fn snippets_dir(config: &Path) -> PathBuf {
+    config.with_file_name("kickstart.d")
+}
+
+/// Reads the folder of snippets; there need not be one.
+fn load_snippets(dir: &Path, cluster: &Cluster) -> anyhow::Result<Snippets> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Snippets::default()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
+    };
+    let mut files = vec![];
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if snippets::is_snippet(&name) {
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            files.push((name, text));
+        }
+    }
+    let files = files.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    Snippets::parse(files, cluster).map_err(|bad| {
+        anyhow::anyhow!(bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })
 }
 
 /// Reads the loaders into memory: TFTP serves names, never files.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mac::Mac;
 use crate::machine::{Arch, Loader};
+use crate::name::OsName;
 
 /// Milliseconds since 1970-01-01 UTC.
 pub type TimestampMs = u64;
@@ -37,6 +38,8 @@ pub enum Event {
     Armed,
     /// The owner took the permission back.
     Disarmed,
+    /// The owner says that the next installation may take another disk than the last one did.
+    NewDiskAllowed,
     /// A machine that is not in the cluster asked to boot.
     Seen {
         /// What it runs on.
@@ -55,6 +58,12 @@ pub enum Event {
     ScriptSent {
         /// What it makes the machine do.
         plan: Plan,
+        /// The os it installs, when that is not the node's own one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        os: Option<OsName>,
+        /// Why it does not install although it may; empty otherwise.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
     },
     /// The kickstart of an arming was released. Durable before its first byte leaves.
     Released {
@@ -95,6 +104,9 @@ pub enum Report {
     Disk {
         /// Which.
         detail: String,
+        /// Its serial number, when it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        serial: Option<String>,
     },
     /// Packages are going in.
     Packages {
@@ -215,8 +227,30 @@ pub struct Progress {
     pub installed_by: Option<u64>,
     /// Packages installed and in all, once known.
     pub packages: Option<(u32, u32)>,
-    /// What it last said of itself.
+    /// What it last said of itself, or what was said of it.
     pub detail: String,
+    /// The os that its last script installs, when that is not the node's own one.
+    pub os: Option<OsName>,
+    /// Serial numbers of disks: what the last installation wrote to, what this one chose.
+    pub disks: Disks,
+}
+
+/// Which disk of a node may be written without a question.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Disks {
+    /// The one that the system now installed is on.
+    installed: Option<String>,
+    /// The one that the installation under way has chosen.
+    chosen: Option<String>,
+    /// Its owner said that another one will do.
+    another_will_do: bool,
+}
+
+impl Disks {
+    /// The disk that the next installation must choose too; `None` when any will do.
+    pub fn expected(&self) -> Option<&str> {
+        self.installed.as_deref().filter(|_| !self.another_will_do)
+    }
 }
 
 /// A permission to install once. The same arming covers repeated tries, up to the cluster's limit.
@@ -297,27 +331,37 @@ impl State {
 
 impl Progress {
     fn new(stage: Stage, since_ms: TimestampMs) -> Self {
-        let detail = String::new();
-        Self { stage, since_ms, arm: None, installed_by: None, packages: None, detail }
+        Self {
+            stage,
+            since_ms,
+            arm: None,
+            installed_by: None,
+            packages: None,
+            detail: String::new(),
+            os: None,
+            disks: Disks::default(),
+        }
     }
 
     fn apply(&mut self, entry: &Entry) {
         let (seq, at) = (entry.seq, entry.at_ms);
         match &entry.event {
             Event::Armed => {
-                *self = Self::new(Stage::Waiting, at);
+                let disks = Disks { chosen: None, ..std::mem::take(&mut self.disks) };
+                *self = Self { disks, ..Self::new(Stage::Waiting, at) };
                 self.arm = Some(Arm { seq, boots: 0, tries: 0, window_ms: None });
             }
             Event::Disarmed => {
                 self.arm = None;
                 self.enter(Stage::Idle, at);
             }
+            Event::NewDiskAllowed => self.disks.another_will_do = true,
             Event::LoaderSent { .. } => {
                 if self.arm.is_some() && self.stage != Stage::Held {
                     self.enter(Stage::Loader, at);
                 }
             }
-            Event::ScriptSent { plan } => self.script(*plan, at),
+            Event::ScriptSent { plan, os, why } => self.script(*plan, os.as_ref(), why, at),
             Event::Released { arm } => self.released(*arm, at),
             Event::Reported { arm, report } => self.reported(*arm, report, at),
             Event::Seen { .. } => {}
@@ -331,12 +375,16 @@ impl Progress {
         }
     }
 
-    fn script(&mut self, plan: Plan, at: TimestampMs) {
+    fn script(&mut self, plan: Plan, os: Option<&OsName>, why: &str, at: TimestampMs) {
         let Some(arm) = &mut self.arm else { return };
+        if !why.is_empty() {
+            why.clone_into(&mut self.detail);
+        }
         match plan {
             Plan::Install => {
                 arm.boots += 1;
                 arm.window_ms = Some(at);
+                self.os = os.cloned();
                 self.packages = None;
                 self.enter(Stage::Script, at);
             }
@@ -344,6 +392,8 @@ impl Progress {
                 arm.window_ms = None;
                 self.enter(Stage::Held, at);
             }
+            // It may be installed and is not: somebody should know.
+            Plan::Local if !why.is_empty() => self.enter(Stage::Held, at),
             Plan::Local => {}
         }
     }
@@ -369,7 +419,10 @@ impl Progress {
         arm.window_ms = None;
         match report {
             Report::Pre { detail } => self.say(Stage::Pre, detail, at),
-            Report::Disk { detail } => self.say(Stage::Disk, detail, at),
+            Report::Disk { detail, serial } => {
+                self.disks.chosen.clone_from(serial);
+                self.say(Stage::Disk, detail, at);
+            }
             Report::Packages { done, total } => {
                 self.packages = Some((*done, *total));
                 self.enter(Stage::Packages, at);
@@ -377,17 +430,22 @@ impl Progress {
             Report::Post => self.enter(Stage::Post, at),
             Report::Failed { log } => self.say(Stage::Failed, log, at),
             Report::Installed => {
-                self.arm = None;
-                self.installed_by = Some(seq);
+                self.used_up(seq);
                 self.enter(Stage::Installed, at);
             }
             // The report of `installed` was lost, yet the system runs: the arming is used up.
             Report::FirstBoot { detail } => {
-                self.arm = None;
-                self.installed_by = Some(seq);
+                self.used_up(seq);
                 self.say(Stage::Ready, detail, at);
             }
         }
+    }
+
+    fn used_up(&mut self, seq: u64) {
+        self.arm = None;
+        self.installed_by = Some(seq);
+        let installed = self.disks.chosen.take();
+        self.disks = Disks { installed, ..Disks::default() };
     }
 
     fn say(&mut self, stage: Stage, detail: &str, at: TimestampMs) {

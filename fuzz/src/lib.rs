@@ -14,13 +14,16 @@ use rekindle::dhcp::reply::Destination;
 use rekindle::dhcp::{Datagram, Dhcp, Service};
 use rekindle::http::range::{Part, part};
 use rekindle::http::{Endpoint, Method, NodeEndpoint, report, route};
-use rekindle::kickstart::{self, Order};
+use rekindle::ipxe::{self, Installer};
+use rekindle::kickstart::{self, Order, RenderError};
 use rekindle::machine::Loader;
 use rekindle::media::{Release, Tree};
+use rekindle::name;
+use rekindle::site::Site;
+use rekindle::snippets::Snippets;
 use rekindle::stage::{Arm, Entry, Event, Report, State};
 use rekindle::tftp::{Server, Step, TRANSFERS_MAX, TransferId};
 use rekindle::trust::{PublicKeys, Token};
-use rekindle::{ipxe, name};
 
 /// The cluster that packets come to; the machine of most seeds is its first node.
 const CLUSTER: &str = r#"
@@ -66,12 +69,17 @@ fn parse(text: &str) -> Option<Cluster> {
     }
 }
 
+fn tree(release: Release) -> Tree {
+    Tree { release, ..Tree::parse(TREEINFO).expect("tree") }
+}
+
 /// The cluster, with its first node armed.
-fn site() -> (Cluster, State) {
+fn armed() -> (Site, State) {
     let cluster = parse(CLUSTER).expect("sound");
     let mac = cluster.nodes().next().expect("node").mac;
     let entry = Entry { seq: 1, at_ms: 1, mac, event: Event::Armed };
-    (cluster, State::from_entries([&entry]))
+    let trees = BTreeMap::from([("el9".parse().expect("os"), tree(Release::El9))]);
+    (Site { cluster, trees, snippets: Snippets::default() }, State::from_entries([&entry]))
 }
 
 /// A dialogue: two bytes length, one byte of circumstances, and that many bytes of packet, again
@@ -93,8 +101,8 @@ impl<'a> Iterator for Dialogue<'a> {
 /// Circumstances of a DHCP packet: bit 0 the boot server's port, bits 1 and 2 who sends it, the
 /// rest how much time has passed.
 pub fn dhcp(bytes: &[u8]) {
-    let (cluster, state) = site();
-    let network = cluster.network();
+    let (site, state) = armed();
+    let network = site.cluster.network();
     let (mut dhcp, mut now) = (Dhcp::default(), 1_800_000_000_000);
     for (how, packet) in Dialogue(bytes) {
         let service = if how & 1 == 0 { Service::Dhcp } else { Service::BootServer };
@@ -106,14 +114,14 @@ pub fn dhcp(bytes: &[u8]) {
         };
         now += u64::from(how >> 3) * 37_000;
         let datagram = Datagram { bytes: packet, from: SocketAddrV4::new(ip, 68), service };
-        let Ok(answer) = dhcp.handle_packet(&cluster, &state, datagram, now) else { continue };
+        let Ok(answer) = dhcp.handle_packet(&site, &state, datagram, now) else { continue };
         let reply = v4::Message::decode(&mut Decoder::new(&answer.bytes)).expect("a reply is DHCP");
         assert!((300..=1472).contains(&answer.bytes.len()), "{} bytes", answer.bytes.len());
         assert_eq!(reply.opcode(), v4::Opcode::BootReply);
         let inside = |ip: &Ipv4Addr| network.subnet.contains(ip);
         let yiaddr = answer.yiaddr;
         assert!(yiaddr.is_unspecified() || inside(&yiaddr) && yiaddr != network.address);
-        if let Some(node) = cluster.node_by_ip(yiaddr) {
+        if let Some(node) = site.cluster.node_by_ip(yiaddr) {
             assert_eq!(node.mac, answer.mac, "an address of a node goes to nobody else");
         }
         match answer.destination {
@@ -185,7 +193,7 @@ pub fn http(bytes: &[u8]) {
                 Some(Report::Packages { done, total }) => assert!(done <= total && total > 0),
                 Some(
                     Report::Pre { detail: text }
-                    | Report::Disk { detail: text }
+                    | Report::Disk { detail: text, .. }
                     | Report::FirstBoot { detail: text }
                     | Report::Failed { log: text },
                 ) => assert!(
@@ -194,7 +202,7 @@ pub fn http(bytes: &[u8]) {
                 Some(Report::Post | Report::Installed) | None => {}
             }
         }
-        Ok(Endpoint::Script(_) | Endpoint::Loader(_) | Endpoint::Node { .. }) | Err(_) => {}
+        Ok(Endpoint::Script(..) | Endpoint::Loader(_) | Endpoint::Node { .. }) | Err(_) => {}
     }
     let range = String::from_utf8_lossy(range);
     let (header, len) = range.rsplit_once(' ').unwrap_or((&range, "1000"));
@@ -212,16 +220,25 @@ pub fn cluster_file(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     drop(import::parse_csv(text));
     let Some(cluster) = parse(text) else { return };
-    let tree = Tree { release: Release::El9, ..Tree::parse(TREEINFO).expect("tree") };
     let token = Token::masked();
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIjoQ/ehgmxQcNeHYr1GvvPmZg+bE8iPbVfAtPqNFHvz";
     let keys = PublicKeys { host_ca: key.to_owned(), master_root: key.to_owned() };
+    let snippets = Snippets::default();
     let arm = Arm { seq: 1, boots: 0, tries: 0, window_ms: None };
     for node in cluster.nodes() {
-        let order = Order { cluster: &cluster, node, tree: &tree, token: &token, keys: &keys };
-        kickstart::render(&order).expect("a sound file makes a sound kickstart");
-        let install = Decision::Install { node, arm };
-        ipxe::render(&cluster, node.mac, &install, Some((&tree, &token))).expect("a script");
+        for release in Release::ALL {
+            let (cluster, os, tree) = (&cluster, &node.os, &tree(release));
+            let (token, keys, snippets) = (&token, &keys, &snippets);
+            let order =
+                Order { cluster, node, os, tree, token, keys, snippets, known_disk: Some("x") };
+            match kickstart::render(&order) {
+                Ok(_) | Err(RenderError::Scheduler { .. }) => {}
+                Err(error) => panic!("a sound file makes no sound kickstart: {error}"),
+            }
+            let install = Decision::Install { node, os, arm };
+            let installer = Installer { tree, token, delay_s: 7 };
+            ipxe::render(cluster, node.mac, &install, Some(installer)).expect("a script");
+        }
     }
     changed(text, &cluster);
 }

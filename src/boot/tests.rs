@@ -1,21 +1,24 @@
 use super::*;
-use crate::cluster::sample::{cluster, mac};
+use crate::cluster::sample::{cluster, mac, site, site_of};
+use crate::cluster::{Os, Parts, sample};
+use crate::machine::CpuLevel;
 use crate::stage::Event;
 use crate::stage::Report;
-use crate::stage::tests::{RELEASED, SCRIPT, pre, reported, state};
+use crate::stage::tests::{RELEASED, SCRIPT, pre, reported, sent, state};
 
 const IPXE: Asker = Asker::Ipxe { arch: Arch::Bios, http: true };
 const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 10);
 const POOL: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 200);
 
 fn plan_of(events: &[Event], last: u8, ip: Ipv4Addr) -> Option<Plan> {
-    let machine = Machine { mac: mac(last), asker: IPXE, ip: Some(ip) };
-    decide(&cluster(), &state(events), &machine).plan()
+    let hardware = Some(Hardware::default());
+    let machine = Machine { mac: mac(last), asker: IPXE, ip: Some(ip), hardware };
+    decide(&site(), &state(events), &machine).plan()
 }
 
 #[test]
 fn firmware_is_led_to_a_loader_it_can_run() {
-    let (cluster, state) = (cluster(), State::default());
+    let (site, state) = (site(), State::default());
     for (asker, expected) in [
         (Asker::Rom(Arch::Bios), Decision::Chainload(Loader::Undionly)),
         (Asker::Rom(Arch::UefiX64), Decision::Chainload(Loader::SnponlyX64)),
@@ -24,14 +27,16 @@ fn firmware_is_led_to_a_loader_it_can_run() {
         (Asker::Rom(Arch::UefiIa32), Decision::NoLoader(Arch::UefiIa32)),
         (Asker::System, Decision::Address),
     ] {
-        assert_eq!(decide(&cluster, &state, &Machine { mac: mac(1), asker, ip: None }), expected);
+        let machine = Machine { mac: mac(1), asker, ip: None, hardware: None };
+        assert_eq!(decide(&site, &state, &machine), expected);
     }
 }
 
 #[test]
 fn a_laptop_meets_silence_and_a_blank_stranger_a_hold_screen() {
-    let (cluster, state) = (cluster(), State::default());
-    let stranger = |asker| decide(&cluster, &state, &Machine { mac: mac(99), asker, ip: None });
+    let (site, state) = (site(), State::default());
+    let stranger =
+        |asker| decide(&site, &state, &Machine { mac: mac(99), asker, ip: None, hardware: None });
     assert_eq!(stranger(Asker::System), Decision::Ignore(Ignored::Stranger));
     assert_eq!(stranger(IPXE), Decision::Hold(Hold::Unknown));
 }
@@ -50,7 +55,7 @@ fn an_installed_node_boots_its_disk_for_ever() {
     let mut events = vec![Event::Armed, SCRIPT, RELEASED, pre(), installed];
     for _ in 0..50 {
         assert_eq!(plan_of(&events, 1, OWN), Some(Plan::Local));
-        events.push(Event::ScriptSent { plan: Plan::Local });
+        events.push(sent(Plan::Local));
     }
 }
 
@@ -62,7 +67,7 @@ fn a_node_that_never_reports_is_held_after_its_tries() {
         events.extend([SCRIPT, RELEASED]);
     }
     assert_eq!(plan_of(&events, 1, OWN), Some(Plan::Hold));
-    events.push(Event::ScriptSent { plan: Plan::Hold });
+    events.push(sent(Plan::Hold));
     assert_eq!(plan_of(&events, 1, OWN), Some(Plan::Hold));
     events.push(Event::Armed);
     assert_eq!(plan_of(&events, 1, OWN), Some(Plan::Install), "its owner allows it again");
@@ -126,4 +131,40 @@ fn secrets_leave_only_while_the_installer_runs() {
     assert!(secret(&events));
     events.push(reported(Report::Installed));
     assert!(!secret(&events));
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "what is not expected is shown")]
+fn decided(change: impl FnOnce(&mut Parts), cpu: Option<CpuLevel>) -> String {
+    let mut parts = sample::parts();
+    let el8 = Os { fallback: None, ..parts.systems.values().next().expect("el9").clone() };
+    parts.systems.insert("el8".parse().expect("os"), el8);
+    change(&mut parts);
+    let mut site = site_of(Cluster::assemble(parts));
+    let el8 = site.trees.get_mut(&"el8".parse::<OsName>().expect("os")).expect("tree");
+    (el8.release, el8.cpu) = (crate::media::Release::El8, CpuLevel::V1);
+    let hardware = cpu.map(|cpu| Hardware { cpu: Some(cpu), nic: None });
+    let machine = Machine { mac: mac(1), asker: IPXE, ip: Some(OWN), hardware };
+    match decide(&site, &state(&[Event::Armed]), &machine) {
+        Decision::Install { os, .. } => format!("install {os}"),
+        Decision::Probe(_) => "probe".to_owned(),
+        Decision::Hold(Hold::Unfit(_, unfit)) => format!("hold: {unfit}"),
+        Decision::Unfit(_, unfit) => format!("local: {unfit}"),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn hardware_is_looked_at_before_anything_is_installed() {
+    let el8 = "el8".parse::<OsName>().ok();
+    let with_fallback = |parts: &mut Parts| {
+        parts.systems.values_mut().next_back().expect("el9").fallback.clone_from(&el8);
+    };
+    let local = |parts: &mut Parts| parts.nodes[0].unfit = UnfitPolicy::Local;
+    let too_old = "this CPU has no SSE4.2: el9 cannot run on it, el8 and el7 can";
+    assert_eq!(decided(|_| {}, None), "probe");
+    assert_eq!(decided(|_| {}, Some(CpuLevel::V2)), "install el9");
+    assert_eq!(decided(|_| {}, Some(CpuLevel::V1)), format!("hold: {too_old}"));
+    assert_eq!(decided(local, Some(CpuLevel::V1)), format!("local: {too_old}"));
+    assert_eq!(decided(with_fallback, Some(CpuLevel::V1)), "install el8");
+    assert!(decided(with_fallback, Some(CpuLevel::V0)).starts_with("hold: this CPU has no 64-bit"));
 }

@@ -139,6 +139,24 @@ fn without(text: &str, part: Part) -> String {
 /// The next free name: `worker1`, `worker2`, …, or on from the highest of the names there are,
 /// with as many digits (`node08`, `node09`, `node10`).
 pub fn next_name(cluster: &Cluster) -> Option<NodeName> {
+    next_names(cluster).next()
+}
+
+/// The lowest free address of `workers`.
+pub fn next_ip(cluster: &Cluster) -> Option<Ipv4Addr> {
+    next_ips(cluster).next()
+}
+
+/// The names and addresses that nodes will get that are added without either, in that order.
+pub fn next_nodes(cluster: &Cluster) -> impl Iterator<Item = (NodeName, Ipv4Addr)> {
+    next_names(cluster).zip(next_ips(cluster))
+}
+
+fn next_ips(cluster: &Cluster) -> impl Iterator<Item = Ipv4Addr> {
+    cluster.network().workers.iter().filter(|ip| cluster.node_by_ip(*ip).is_none())
+}
+
+fn next_names(cluster: &Cluster) -> impl Iterator<Item = NodeName> + use<> {
     let split = |name: &str| {
         let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
         let digits = name.get(stem.len()..)?;
@@ -147,12 +165,7 @@ pub fn next_name(cluster: &Cluster) -> Option<NodeName> {
     let names = cluster.nodes().filter_map(|node| split(node.name.as_str()));
     let first = || (0, 1, "worker".to_owned());
     let (number, width, stem) = names.max_by_key(|(number, ..)| *number).unwrap_or_else(first);
-    format!("{stem}{:0width$}", number.checked_add(1)?).parse().ok()
-}
-
-/// The lowest free address of `workers`.
-pub fn next_ip(cluster: &Cluster) -> Option<Ipv4Addr> {
-    cluster.network().workers.iter().find(|ip| cluster.node_by_ip(*ip).is_none())
+    (1..).map_while(move |step| format!("{stem}{:0width$}", number.checked_add(step)?).parse().ok())
 }
 
 #[cfg(test)]

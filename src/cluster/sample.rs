@@ -18,7 +18,9 @@ pub(crate) fn node(number: u8) -> Node {
         language: "en_US.UTF-8".to_owned(),
         kernel_args: vec!["console=ttyS0".to_owned()],
         packages: vec![],
-        disk: DiskRule::Smallest { min_gib: 10 },
+        disk: DiskRule { min_gib: 10, root_gib: 30, ..DiskRule::default() },
+        unfit: UnfitPolicy::Hold,
+        boot_order: BootOrder::Network,
     }
 }
 
@@ -43,11 +45,18 @@ pub(crate) fn network() -> Network {
 }
 
 pub(crate) fn parts() -> Parts {
-    let os = Os { tree: "/srv/el9".into(), repo: Some("/srv/repo/el9".into()), gpg_keys: vec![] };
+    let os = Os {
+        tree: "/srv/el9".into(),
+        repo: Some("/srv/repo/el9".into()),
+        gpg_keys: vec![],
+        fallback: None,
+        memory_min_mib: None,
+    };
     Parts {
         network: network(),
         systems: BTreeMap::from([("el9".parse().expect("os"), os)]),
         scheduler: Scheduler::Torque,
+        home_over_nfs: false,
         users: vec![User { name: "mpi".parse().expect("user"), uid: 1500 }],
         admin_keys: vec![
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIjoQ/ehgmxQcNeHYr1GvvPmZg+bE8iPbVfAtPqNFHvz admin@master".to_owned(),
@@ -59,4 +68,15 @@ pub(crate) fn parts() -> Parts {
 
 pub(crate) fn cluster() -> Cluster {
     Cluster::assemble(parts())
+}
+
+/// The cluster with a tree for its os.
+pub(crate) fn site() -> crate::site::Site {
+    site_of(cluster())
+}
+
+pub(crate) fn site_of(cluster: Cluster) -> crate::site::Site {
+    let tree = crate::media::tests::tree();
+    let trees = cluster.systems().keys().map(|os| (os.clone(), tree.clone())).collect();
+    crate::site::Site { cluster, trees, snippets: crate::snippets::Snippets::default() }
 }

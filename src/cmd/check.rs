@@ -1,13 +1,18 @@
 //! `rekindle check`.
 
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
 use clap::Args;
 use serde_json::json;
 
 use super::{Files, Wrong, out};
-use crate::cluster::{Cluster, Findings, Node};
+use crate::cluster::{Cluster, Findings};
 use crate::kickstart::{self, Order};
-use crate::media;
+use crate::snippets::Snippet;
 use crate::trust::{PublicKeys, Token};
+use crate::{media, serve};
 
 /// Check cluster.toml, the install trees it names, and every node's kickstart
 #[derive(Debug, Args)]
@@ -26,7 +31,7 @@ impl Check {
                 (list.map(|finding| (Some(finding.line), finding.message)).collect(), 0)
             }
             Ok(cluster) => {
-                let found = beyond_the_file(&cluster);
+                let found = beyond_the_file(&cluster, &files.config);
                 (found.into_iter().map(|message| (None, message)).collect(), cluster.nodes().len())
             }
         };
@@ -56,22 +61,54 @@ impl Check {
 }
 
 /// What only the file system and the templates know.
-fn beyond_the_file(cluster: &Cluster) -> Vec<String> {
-    let mut findings = vec![];
+fn beyond_the_file(cluster: &Cluster, config: &Path) -> Vec<String> {
+    let trees = cluster.systems().iter().filter_map(|(name, os)| media::load(name, os).err());
+    let mut findings: Vec<String> = trees.map(|bad| bad.to_string()).collect();
+    if !findings.is_empty() {
+        return findings;
+    }
+    let site = match serve::load_site(config) {
+        Ok(site) => site,
+        Err(error) => return format!("{error:#}").lines().map(str::to_owned).collect(),
+    };
+    findings.extend(site.snippets.scripts().filter_map(bash_refuses));
     let sample = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIjoQ/ehgmxQcNeHYr1GvvPmZg+bE8iPbVfAtPqNFHvz";
     let keys = PublicKeys { host_ca: sample.to_owned(), master_root: sample.to_owned() };
-    for (name, os) in cluster.systems() {
-        match media::load(name, os) {
-            Err(bad) => findings.push(bad.to_string()),
-            Ok(tree) => {
-                let of_it = |node: &&Node| node.os == *name;
-                findings.extend(cluster.nodes().filter(of_it).filter_map(|node| {
-                    let token = Token::masked();
-                    let order = Order { cluster, node, tree: &tree, token: &token, keys: &keys };
-                    kickstart::render(&order).err().map(|error| error.to_string())
-                }));
-            }
+    for node in site.cluster.nodes() {
+        let systems = [Some(&node.os), site.fallback(node).map(|(os, _)| os)];
+        for os in systems.into_iter().flatten() {
+            let Some(tree) = site.tree(os) else { continue };
+            let (cluster, token) = (&site.cluster, Token::masked());
+            let order = Order {
+                cluster,
+                node,
+                os,
+                tree,
+                token: &token,
+                keys: &keys,
+                snippets: &site.snippets,
+                known_disk: None,
+            };
+            findings.extend(kickstart::render(&order).err().map(|error| error.to_string()));
         }
     }
     findings
+}
+
+/// What bash says of a script it is asked to read and not to run.
+fn bash_refuses(snippet: &Snippet) -> Option<String> {
+    let mut bash = Command::new("bash")
+        .arg("-n")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    // It may stop reading at the first mistake.
+    bash.stdin.take()?.write_all(snippet.text.as_bytes()).unwrap_or_default();
+    let done = bash.wait_with_output().ok()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    let line = said.lines().next().unwrap_or("bash cannot read it");
+    let line = line.trim_start_matches("bash: ");
+    (!done.status.success()).then(|| format!("kickstart.d/{}: {line}", snippet.name))
 }

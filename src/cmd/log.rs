@@ -83,16 +83,24 @@ fn wait() {
 fn told(entry: &Entry) -> String {
     match &entry.event {
         Event::Armed => "may be installed once".to_owned(),
+        Event::NewDiskAllowed => "may be installed on another disk than before".to_owned(),
         Event::Disarmed => "may not be installed any more".to_owned(),
         Event::Seen { arch, ip } => format!("asked to boot ({arch}), unknown, lent {ip}"),
         Event::LoaderSent { loader, bytes } => format!("took {loader}, {bytes} bytes"),
-        Event::ScriptSent { plan: Plan::Install } => "is told to run the installer".to_owned(),
-        Event::ScriptSent { plan: Plan::Local } => "is told to boot its disk".to_owned(),
-        Event::ScriptSent { plan: Plan::Hold } => "is told to wait".to_owned(),
+        Event::ScriptSent { plan, os, why } => {
+            let told = match plan {
+                Plan::Install => "is told to run the installer",
+                Plan::Local => "is told to boot its disk",
+                Plan::Hold => "is told to wait",
+            };
+            let os = os.as_ref().map(|os| format!(" of {os}, in place of its own os"));
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            format!("{told}{}{why}", os.unwrap_or_default())
+        }
         Event::Released { .. } => "gets its kickstart".to_owned(),
         Event::Reported { report, .. } => match report {
             Report::Pre { detail } => format!("installer runs: {detail}"),
-            Report::Disk { detail } => format!("takes disk {detail}"),
+            Report::Disk { detail, .. } => format!("takes disk {detail}"),
             Report::Packages { done, total } => format!("packages {done}/{total}"),
             Report::Post => "is being configured".to_owned(),
             Report::Installed => "is installed".to_owned(),

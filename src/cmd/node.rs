@@ -27,7 +27,7 @@ pub(super) enum Node {
     /// Remove a node; its disk is not touched
     Rm(Named),
     /// Let a node's next network boot install it again, which erases its disk
-    Reinstall(Many),
+    Reinstall(Reinstall),
     /// Take the permission to install back
     Disarm(Many),
     /// Add the machines of a CSV file (columns name, mac, ip, os, roles; only mac is needed)
@@ -85,6 +85,16 @@ pub(super) struct Many {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Reinstall {
+    /// Which
+    #[arg(required = true)]
+    names: Vec<NodeName>,
+    /// Its disk was replaced: another one than the last time may be erased
+    #[arg(long)]
+    new_disk: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Import {
     /// The file
     file: PathBuf,
@@ -100,7 +110,7 @@ impl Node {
             Self::List(Json { json }) => list(files, json),
             Self::Show(Show { name, json }) => show(files, &name, json),
             Self::Rm(Named { name }) => remove(files, &name),
-            Self::Reinstall(Many { names }) => reinstall(files, &names),
+            Self::Reinstall(Reinstall { names, new_disk }) => reinstall(files, &names, new_disk),
             Self::Disarm(Many { names }) => disarm(files, &names),
             Self::Import(import) => import.run(files),
         }
@@ -237,11 +247,14 @@ fn remove(files: &Files, name: &NodeName) -> anyhow::Result<()> {
     out::text(&format!("{name} is removed; its disk was not touched"))
 }
 
-fn reinstall(files: &Files, names: &[NodeName]) -> anyhow::Result<()> {
+fn reinstall(files: &Files, names: &[NodeName], new_disk: bool) -> anyhow::Result<()> {
     let cluster = files.cluster()?;
     let nodes = names.iter().map(|name| node(&cluster, name)).collect::<Result<Vec<_>, _>>()?;
     let journal = files.journal()?;
     for node in nodes {
+        if new_disk {
+            journal.append(node.mac, &Event::NewDiskAllowed)?;
+        }
         journal.append(node.mac, &Event::Armed)?;
         out::text(&format!(
             "{}: its next network boot installs it again and erases its disk",
@@ -340,12 +353,14 @@ fn show(files: &Files, name: &NodeName, json: bool) -> anyhow::Result<()> {
 }
 
 fn disk(rule: &cluster::DiskRule) -> String {
-    match rule {
-        cluster::DiskRule::Smallest { min_gib } => {
-            format!("the smallest fixed one of {min_gib} GiB or more")
-        }
-        cluster::DiskRule::Serial(serial) => format!("the one with serial {serial}"),
-    }
+    let mut words = vec![format!("the smallest fixed one of {} GiB or more", rule.min_gib)];
+    words.extend(rule.max_gib.map(|max| format!("{max} GiB at most")));
+    words.extend(rule.serial.iter().map(|serial| format!("serial {serial}")));
+    words.extend(rule.wwn.iter().map(|wwn| format!("WWN {wwn}")));
+    words.extend(rule.model.iter().map(|model| format!("model {model}")));
+    words.extend(rule.path.iter().map(|path| format!("path {path}")));
+    words.extend(rule.keep.iter().map(|mount| format!("{mount} is kept")));
+    words.join(", ")
 }
 
 fn told(progress: &Progress) -> Vec<(&'static str, String)> {

@@ -1,15 +1,19 @@
 //! `rekindle render`.
 
+use std::fmt::Display;
+
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::{Files, Wrong, out};
+use crate::artifacts;
 use crate::boot::Decision;
+use crate::ipxe::{self, Installer};
 use crate::kickstart::{self, Order};
 use crate::name::NodeName;
+use crate::serve;
 use crate::stage::Arm;
 use crate::trust::{Token, store};
-use crate::{artifacts, firewall, ipxe, media};
 
 /// Print exactly what a node would get if it were installed now, secrets masked
 #[derive(Debug, Args)]
@@ -33,40 +37,46 @@ enum What {
 
 impl Render {
     pub(super) fn run(self, files: &Files) -> anyhow::Result<()> {
-        let cluster = files.cluster()?;
+        // The file's own mistakes first, with their lines.
+        files.cluster()?;
+        let wrong = |error: &dyn Display| Wrong(format!("{error:#}"));
+        let site = serve::load_site(&files.config).map_err(|error| wrong(&error))?;
+        let cluster = &site.cluster;
         let node = cluster.node(&self.node).ok_or_else(|| {
             Wrong(format!("there is no node `{}`; `rekindle node list` names them", self.node))
         })?;
-        let os = cluster.systems().get(&node.os).context("every node's os is known")?;
-        let tree = media::load(&node.os, os).map_err(|bad| Wrong(bad.to_string()))?;
+        let tree = site.tree(&node.os).context("every node's os is known")?;
         let secrets = store::load_or_create(&files.state)?;
         let token = Token::masked();
-        let keys = secrets.public();
-        let order = Order { cluster: &cluster, node, tree: &tree, token: &token, keys };
+        let (os, keys) = (&node.os, secrets.public());
+        let state = files.journal()?.state()?;
+        let known_disk = state.progress(node.mac).and_then(|progress| progress.disks.expected());
+        let snippets = &site.snippets;
+        let order = Order { cluster, node, os, tree, token: &token, keys, snippets, known_disk };
         let arm = Arm { seq: 0, boots: 0, tries: 0, window_ms: None };
-        let install = Decision::Install { node, arm };
+        let install = Decision::Install { node, os, arm };
+        let installer = Installer { tree, token: &token, delay_s: 0 };
         let script = || {
-            ipxe::render(&cluster, node.mac, &install, Some((&tree, &token)))
-                .map_err(|fault| Wrong(fault.to_string()))
+            ipxe::render(cluster, node.mac, &install, Some(installer))
+                .map_err(|fault| wrong(&fault))
         };
-        let kickstart = || kickstart::render(&order).map_err(|fault| Wrong(fault.to_string()));
+        let kickstart = || kickstart::render(&order).map_err(|fault| wrong(&fault));
         match self.what {
             What::Kickstart => out::text(&kickstart()?),
             What::Ipxe => out::text(&script()?),
             What::All => {
-                let local = ipxe::render(&cluster, node.mac, &Decision::LocalBoot(node), None)?;
-                let parts = [
+                let local = ipxe::render(cluster, node.mac, &Decision::LocalBoot(node), None)?;
+                let probe = ipxe::render(cluster, node.mac, &Decision::Probe(node), None)?;
+                let texts = [
+                    ("iPXE script that looks at the hardware", probe),
                     ("iPXE script that installs", script()?),
                     ("iPXE script that boots the disk", local),
                     ("kickstart", kickstart()?),
-                    ("/etc/hosts", artifacts::hosts(&cluster)),
-                    (
-                        "/etc/yum.repos.d/rekindle.repo",
-                        artifacts::repo_file(&cluster, &node.os, &tree),
-                    ),
-                    ("/etc/sysconfig/nftables.conf", firewall::worker(&cluster)?),
                 ];
-                parts.iter().try_for_each(|(title, text)| {
+                let files = artifacts::files(cluster, os, tree, keys)?;
+                let texts = texts.into_iter();
+                let files = files.into_iter().map(|file| (file.path, file.text));
+                texts.chain(files).try_for_each(|(title, text)| {
                     out::text(&format!("===== {}: {title} =====\n{text}", node.name))
                 })
             }

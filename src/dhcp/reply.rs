@@ -95,7 +95,11 @@ impl From<&Decision<'_>> for Boot {
     fn from(decision: &Decision<'_>) -> Self {
         match decision {
             Decision::Chainload(loader) => Self::Loader(*loader),
-            Decision::Hold(_) | Decision::Install { .. } | Decision::LocalBoot(_) => Self::Script,
+            Decision::Hold(_)
+            | Decision::Probe(_)
+            | Decision::Install { .. }
+            | Decision::LocalBoot(_)
+            | Decision::Unfit(..) => Self::Script,
             Decision::Ignore(_) | Decision::Address | Decision::NoLoader(_) => Self::Nothing,
         }
     }

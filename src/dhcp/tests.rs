@@ -73,7 +73,7 @@ fn decode(bytes: &[u8]) -> v4::Message {
 
 struct Wire {
     dhcp: Dhcp,
-    cluster: Cluster,
+    site: Site,
     state: State,
     now: TimestampMs,
 }
@@ -84,8 +84,8 @@ impl Wire {
     }
 
     fn of(parts: Parts) -> Self {
-        let (cluster, state) = (Cluster::assemble(parts), State::default());
-        Self { dhcp: Dhcp::default(), cluster, state, now: NOW }
+        let site = sample::site_of(Cluster::assemble(parts));
+        Self { dhcp: Dhcp::default(), site, state: State::default(), now: NOW }
     }
 
     fn small(addresses: u8) -> Self {
@@ -105,7 +105,7 @@ impl Wire {
         bytes: &[u8],
     ) -> Result<Answer, Ignored> {
         let datagram = Datagram { bytes, from, service };
-        self.dhcp.handle_packet(&self.cluster, &self.state, datagram, self.now)
+        self.dhcp.handle_packet(&self.site, &self.state, datagram, self.now)
     }
 
     fn discover(&mut self, last: u8, kind: &[(u8, &[u8])]) -> Result<Answer, Ignored> {
@@ -433,8 +433,8 @@ fn a_machine_that_became_a_node_is_sent_to_ask_anew() {
     let mut parts = sample::parts();
     parts.network.discovery.last = ip(200);
     parts.nodes.push(sample::node(9));
-    wire.cluster = Cluster::assemble(parts);
-    assert_eq!(wire.dhcp.mac_of(held, &wire.cluster), Some(mac(9)));
+    wire.site.cluster = Cluster::assemble(parts);
+    assert_eq!(wire.dhcp.mac_of(held, &wire.site.cluster), Some(mac(9)));
     assert_eq!(wire.renew(9, held, IPXE).unwrap().kind, Kind::Nak);
     assert_eq!(wire.discover(9, IPXE).unwrap().yiaddr, ip(18));
     assert_eq!(wire.discover(STRANGER, ROM).unwrap().yiaddr, held, "its lease is over");
@@ -448,10 +448,10 @@ fn an_address_that_became_a_nodes_is_not_lent_any_more() {
     let mut node = sample::node(9);
     node.ip = held;
     parts.nodes.push(node);
-    wire.cluster = Cluster::assemble(parts);
+    wire.site.cluster = Cluster::assemble(parts);
     assert_eq!(wire.renew(STRANGER, held, IPXE).unwrap().kind, Kind::Nak);
     assert_ne!(wire.discover(STRANGER, IPXE).unwrap().yiaddr, held);
-    assert_eq!(wire.dhcp.mac_of(held, &wire.cluster), Some(mac(9)));
+    assert_eq!(wire.dhcp.mac_of(held, &wire.site.cluster), Some(mac(9)));
 }
 
 #[test]
@@ -625,9 +625,9 @@ fn a_rack_of_250_unknown_machines_gets_250_addresses() {
 fn addresses_are_told_to_the_machines_that_have_them() {
     let mut wire = Wire::new();
     let held = wire.lend(STRANGER);
-    assert_eq!(wire.dhcp.mac_of(held, &wire.cluster), Some(mac(STRANGER)));
-    assert_eq!(wire.dhcp.mac_of(ip(11), &wire.cluster), Some(mac(2)));
-    assert_eq!(wire.dhcp.mac_of(ip(150), &wire.cluster), None);
+    assert_eq!(wire.dhcp.mac_of(held, &wire.site.cluster), Some(mac(STRANGER)));
+    assert_eq!(wire.dhcp.mac_of(ip(11), &wire.site.cluster), Some(mac(2)));
+    assert_eq!(wire.dhcp.mac_of(ip(150), &wire.site.cluster), None);
 }
 
 proptest! {

@@ -18,15 +18,6 @@ fn words_are_quoted_where_they_must_be() {
 }
 
 #[test]
-fn no_line_ends_the_document_it_stands_in() {
-    let here = |text| HereLine::new("field", text).map(|line| line.to_string()).ok();
-    assert_eq!(here("a $(b) REKINDLE 'c'").as_deref(), Some("a $(b) REKINDLE 'c'"));
-    for text in ["REKINDLE", "%end", "a\nb", "a\u{2028}%end"] {
-        assert_eq!(here(text), None, "{text}");
-    }
-}
-
-#[test]
 fn an_unwritable_value_is_named() {
     let error = KsWord::new("timezone", "a\nb").map_err(|error| error.to_string());
     assert_eq!(
@@ -48,7 +39,6 @@ proptest! {
         let words = [
             KsWord::new("f", &text).map(|word| word.to_string()),
             ShWord::new("f", &text).map(|word| word.to_string()),
-            HereLine::new("f", &text).map(|word| word.to_string()),
             PackageWord::new(&text).map(|word| word.to_string()),
             KernelArgs::new(std::slice::from_ref(&text)).map(|word| word.to_string()),
             Ok(IpxeText::new(&text).to_string()),

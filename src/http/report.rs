@@ -51,7 +51,7 @@ pub fn report(stage: StageName, body: &[u8]) -> Option<Report> {
         || text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(DETAIL_MAX).collect();
     Some(match stage {
         StageName::Pre => Report::Pre { detail: detail() },
-        StageName::Disk => Report::Disk { detail: detail() },
+        StageName::Disk => Report::Disk { detail: detail(), serial: serial(&text) },
         StageName::Packages => {
             let (done, total) = fraction(text.trim())?;
             Report::Packages { done, total }
@@ -64,6 +64,12 @@ pub fn report(stage: StageName, body: &[u8]) -> Option<Report> {
             Report::Failed { log: text.chars().skip(skip).collect() }
         }
     })
+}
+
+/// The serial number in what a node says of its disk: the word behind `serial`.
+fn serial(text: &str) -> Option<String> {
+    let mut words = text.split_whitespace().skip_while(|word| *word != "serial").skip(1);
+    words.next().map(|serial| serial.chars().take(64).collect())
 }
 
 /// Terminal escapes and other control characters of a node's words never reach a terminal.
@@ -111,7 +117,14 @@ mod tests {
     #[test]
     fn a_report_keeps_what_the_node_says_in_one_line() {
         let got = report(StageName::Disk, b"sda 500 GiB\n  ST500 ");
-        assert_eq!(got, Some(Report::Disk { detail: "sda 500 GiB ST500".to_owned() }));
+        let detail = "sda 500 GiB ST500".to_owned();
+        assert_eq!(got, Some(Report::Disk { detail, serial: None }));
+        let Some(Report::Disk { serial, .. }) =
+            report(StageName::Disk, b"sda 1 GiB serial WD-12 x")
+        else {
+            panic!("a disk");
+        };
+        assert_eq!(serial.as_deref(), Some("WD-12"));
     }
 
     #[test]

@@ -4,7 +4,8 @@ use super::*;
 
 fn check(method: Method, path: &str, expected: &str) {
     let got = match route(method, path) {
-        Ok(Endpoint::Script(mac)) => format!("script {mac}"),
+        Ok(Endpoint::Script(mac, None)) => format!("script {mac}"),
+        Ok(Endpoint::Script(mac, Some(found))) => format!("script {mac} {found:?}"),
         Ok(Endpoint::Loader(loader)) => format!("loader {loader}"),
         Ok(Endpoint::Node { token, what }) => format!("{token} {what:?}"),
         Ok(Endpoint::File { os, root, path }) => format!("{os} {root:?} {}", path.as_str()),
@@ -18,6 +19,14 @@ fn check(method: Method, path: &str, expected: &str) {
 fn every_route_is_found() {
     for (path, expected) in [
         ("/ipxe/52-54-00-aa-bb-01", "script 52:54:00:aa:bb:01"),
+        (
+            "/ipxe/52-54-00-aa-bb-01/v2/018086100e",
+            "script 52:54:00:aa:bb:01 Hardware { cpu: Some(V2), nic: Some(PciId { vendor: 32902, device: 4110 }) }",
+        ),
+        (
+            "/ipxe/52-54-00-aa-bb-01/unknown/",
+            "script 52:54:00:aa:bb:01 Hardware { cpu: None, nic: None }",
+        ),
         ("/boot/snponly.efi", "loader snponly.efi"),
         ("/node/abc/ks", "abc Kickstart"),
         ("/node/abc/secret/munge.key", "abc MungeKey"),

@@ -1,17 +1,23 @@
 use super::*;
 use crate::boot::decide;
-use crate::cluster::sample::{cluster, mac};
+use crate::cluster::sample::{mac, site};
 use crate::machine::{Arch, Asker, Machine};
+use crate::machine::{CpuLevel, Hardware};
 use crate::media::tests::tree;
 use crate::stage::Event;
 use crate::stage::tests::state;
 
 fn script(events: &[Event], last: u8, ip: Ipv4Addr) -> String {
-    let (cluster, state, tree, token) = (cluster(), state(events), tree(), Token::masked());
+    script_on(events, last, ip, Some(Hardware::default()))
+}
+
+fn script_on(events: &[Event], last: u8, ip: Ipv4Addr, hardware: Option<Hardware>) -> String {
+    let (site, state, tree, token) = (site(), state(events), tree(), Token::masked());
     let asker = Asker::Ipxe { arch: Arch::Bios, http: true };
-    let machine = Machine { mac: mac(last), asker, ip: Some(ip) };
-    let decision = decide(&cluster, &state, &machine);
-    render(&cluster, mac(last), &decision, Some((&tree, &token))).expect("script")
+    let machine = Machine { mac: mac(last), asker, ip: Some(ip), hardware };
+    let decision = decide(&site, &state, &machine);
+    let installer = Installer { tree: &tree, token: &token, delay_s: 0 };
+    render(&site.cluster, mac(last), &decision, Some(installer)).expect("script")
 }
 
 const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 10);
@@ -45,8 +51,25 @@ fn a_stranger_sees_what_its_owner_must_type() {
 
 #[test]
 fn only_a_stranger_is_told_that_its_disk_is_as_it_was() {
-    let (cluster, node) = (cluster(), crate::cluster::sample::node(1));
+    let (cluster, node) = (site().cluster, crate::cluster::sample::node(1));
     let held = |hold| render(&cluster, node.mac, &Decision::Hold(hold), None).expect("script");
     assert!(held(Hold::Unknown).contains("Nothing on its disk was touched."));
     assert!(!held(Hold::TriesUsedUp(&node)).contains("touched"), "it was installed half");
+}
+
+#[test]
+fn an_armed_node_is_asked_for_its_hardware_first() {
+    let text = script_on(&[Event::Armed], 1, OWN, None);
+    assert!(
+        text.contains("chain --replace --autofree http://192.168.10.1/ipxe/52-54-00-aa-bb-01/${cpu}/${netX/busid:hexraw} ||\n"),
+        "{text}"
+    );
+    assert!(!text.contains("kernel "), "nothing is installed yet");
+}
+
+#[test]
+fn a_computer_that_is_too_old_reads_why() {
+    let old = Hardware { cpu: Some(CpuLevel::V1), nic: None };
+    let text = script_on(&[Event::Armed], 1, OWN, Some(old));
+    assert!(text.contains("worker1 cannot be installed: this CPU has no SSE4.2: el9 cannot run on it, el8 and el7 can\n"), "{text}");
 }

@@ -2,7 +2,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::cluster::sample::mac;
-use crate::stage::Plan;
 
 #[test]
 fn what_one_process_appends_another_reads_in_order() {
@@ -10,7 +9,7 @@ fn what_one_process_appends_another_reads_in_order() {
     let (one, two) =
         (Journal::open(dir.path()).expect("open"), Journal::open(dir.path()).expect("open"));
     let first = one.append(mac(1), &Event::Armed).expect("append");
-    let second = two.append(mac(1), &Event::ScriptSent { plan: Plan::Install }).expect("append");
+    let second = two.append(mac(1), &Event::Disarmed).expect("append");
     assert_eq!(one.entries_after(0).expect("read"), vec![first.clone(), second.clone()]);
     assert_eq!(two.entries_after(first.seq).expect("read"), vec![second]);
     assert_eq!(one.state().expect("state").last_seq(), 2);

@@ -34,6 +34,12 @@ pub enum Fault {
         /// Which.
         program: String,
     },
+    /// A here-document that does not end where it should: the rest of the script would be in the file.
+    #[error("line {line}: the text that begins with {HERE} here does not end")]
+    HereDocument {
+        /// Where it begins.
+        line: usize,
+    },
     /// It is larger than any sane kickstart.
     #[error("{bytes} bytes are too many")]
     Size {
@@ -43,6 +49,9 @@ pub enum Fault {
 }
 
 const BYTES_MAX: usize = 1 << 20;
+
+/// The word that ends every here-document of ours.
+const HERE: &str = "REKINDLE";
 
 /// Commands of which Anaconda takes the last one and says nothing.
 const ONCE: [&str; 10] = [
@@ -98,6 +107,7 @@ pub(super) fn check(text: &str, fqdn: &str, node_url: &str) -> Result<(), Fault>
             return Err(Fault::Missing(needed.trim().to_owned()));
         }
     }
+    here_documents(text)?;
     let mut section: Option<&str> = None;
     let mut seen: Vec<&str> = vec![];
     for (index, content) in text.lines().enumerate() {
@@ -126,6 +136,21 @@ pub(super) fn check(text: &str, fqdn: &str, node_url: &str) -> Result<(), Fault>
         return Err(Fault::Section { line: text.lines().count() });
     }
     Ok(())
+}
+
+/// Each is closed by its word alone on a line before the next begins.
+fn here_documents(text: &str) -> Result<(), Fault> {
+    let mut open: Option<usize> = None;
+    for (index, content) in text.lines().enumerate() {
+        let opens = content.ends_with(&format!("<<'{HERE}'"));
+        match open {
+            Some(_) if content == HERE => open = None,
+            Some(line) if opens => return Err(Fault::HereDocument { line }),
+            None if opens => open = Some(index + 1),
+            Some(_) | None => {}
+        }
+    }
+    open.map_or(Ok(()), |line| Err(Fault::HereDocument { line }))
 }
 
 fn is_section(word: &str) -> bool {
@@ -185,6 +210,11 @@ mod tests {
             Some(Fault::Twice { line: 3, command: "url".to_owned() })
         );
         assert_eq!(with("n.d", "other"), Some(Fault::Missing("--hostname=n.d".to_owned())));
+        let here = "cat >f <<'REKINDLE'\nx\nREKINDLE\ncurl";
+        assert_eq!(with("curl", here), None);
+        assert_eq!(with("curl", &here.replace('x', "a key of REKINDLE")), None);
+        let unclosed = here.replace("x\nREKINDLE", "xREKINDLE");
+        assert_eq!(with("curl", &unclosed), Some(Fault::HereDocument { line: 5 }));
         assert_eq!(
             with("curl", "x=$(nproc); curl"),
             Some(Fault::NoSuchProgram { line: 5, program: "nproc".to_owned() })

@@ -103,7 +103,9 @@ fn what_cannot_be_installed_from_is_refused_with_its_reason() {
 #[test]
 fn an_incomplete_copy_is_named() {
     let dir = tempfile::tempdir().expect("dir");
-    let os = Os { tree: dir.path().to_owned(), repo: None, gpg_keys: vec![] };
+    let tree = dir.path().to_owned();
+    let (fallback, memory_min_mib) = (None, None);
+    let os = Os { tree, repo: None, gpg_keys: vec![], fallback, memory_min_mib };
     let name = "el9".parse().expect("name");
     let message = |os: &Os| load(&name, os).expect_err("incomplete").to_string();
     assert!(message(&os).contains("no install tree in"), "{}", message(&os));

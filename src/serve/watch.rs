@@ -11,12 +11,19 @@ use super::{Shared, load_site};
 /// Short against the minute a machine takes to boot, long against the cost of a stat.
 const EVERY: Duration = Duration::from_millis(300);
 
-/// What tells one version of the file from the next; `None` when there is none.
-type Version = Option<(u64, u64, i64, i64)>;
+/// What tells one version of the files from the next: of `cluster.toml` and of all snippets.
+type Version = Vec<(PathBuf, u64, u64, i64, i64)>;
 
-fn version(path: &Path) -> Version {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+fn version(config: &Path) -> Version {
+    let snippets = std::fs::read_dir(super::snippets_dir(config)).into_iter().flatten().flatten();
+    let mut files: Vec<_> = snippets.map(|entry| entry.path()).collect();
+    files.push(config.to_owned());
+    files.sort();
+    let version = |path: PathBuf| {
+        let meta = std::fs::metadata(&path).ok()?;
+        Some((path, meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+    };
+    files.into_iter().filter_map(version).collect()
 }
 
 /// Looks until it is time to go.
@@ -32,9 +39,10 @@ pub async fn run(config: PathBuf, shared: Arc<Shared>) {
             _ = tick.tick() => {}
         }
         let (config, shared) = (config.clone(), Arc::clone(&shared));
+        let before = std::mem::take(&mut known);
         let looked = tokio::task::spawn_blocking(move || {
             let found = version(&config);
-            if found != known {
+            if found != before {
                 reload(&config, &shared);
             }
             (found, shared.catch_up())
@@ -63,7 +71,7 @@ fn reload(config: &Path, shared: &Shared) {
             return;
         }
     };
-    let place = |site: &crate::master::Site| {
+    let place = |site: &crate::site::Site| {
         let network = site.cluster.network();
         (network.interface.clone(), network.address, network.subnet)
     };

@@ -10,11 +10,15 @@ pub(crate) fn journal(events: &[Event]) -> Vec<Entry> {
     events.iter().enumerate().map(entry).collect()
 }
 
+pub(crate) const fn sent(plan: Plan) -> Event {
+    Event::ScriptSent { plan, os: None, why: String::new() }
+}
+
 pub(crate) fn state(events: &[Event]) -> State {
     State::from_entries(&journal(events))
 }
 
-pub(crate) const SCRIPT: Event = Event::ScriptSent { plan: Plan::Install };
+pub(crate) const SCRIPT: Event = sent(Plan::Install);
 pub(crate) const RELEASED: Event = Event::Released { arm: 1 };
 
 pub(crate) fn reported(report: Report) -> Event {
@@ -74,7 +78,7 @@ fn a_first_boot_counts_as_installed_when_that_report_was_lost() {
 fn an_installed_node_that_boots_by_network_stays_ready() {
     let loader = Event::LoaderSent { loader: Loader::Undionly, bytes: 1 };
     let first = reported(Report::FirstBoot { detail: String::new() });
-    let local = Event::ScriptSent { plan: Plan::Local };
+    let local = sent(Plan::Local);
     let installed = reported(Report::Installed);
     check(&[Event::Armed, SCRIPT, RELEASED, installed, first, loader, local], Stage::Ready, None);
 }
@@ -111,5 +115,47 @@ fn entries_survive_the_journal_as_json() {
     ]) {
         let text = serde_json::to_string(&entry).expect("json");
         assert_eq!(serde_json::from_str::<Entry>(&text).expect("entry"), entry, "{text}");
+    }
+}
+
+fn disk(serial: &str) -> Event {
+    reported(Report::Disk { detail: String::new(), serial: Some(serial.to_owned()) })
+}
+
+fn expected(events: &[Event]) -> Option<String> {
+    state(events).progress(mac(1)).and_then(|progress| progress.disks.expected().map(str::to_owned))
+}
+
+#[test]
+fn the_disk_of_the_last_installation_is_remembered_until_its_owner_allows_another() {
+    let installed = |serial: &str| {
+        vec![Event::Armed, SCRIPT, RELEASED, pre(), disk(serial), reported(Report::Installed)]
+    };
+    assert_eq!(expected(&[Event::Armed, SCRIPT, RELEASED, pre(), disk("A")]), None, "not yet");
+    let mut events = installed("A");
+    events.push(Event::Armed);
+    assert_eq!(expected(&events).as_deref(), Some("A"));
+    events.extend([Event::NewDiskAllowed, Event::Armed]);
+    assert_eq!(expected(&events), None);
+}
+
+#[test]
+fn a_machine_that_may_be_installed_and_is_not_waits_for_its_owner() {
+    let why = "this CPU has no SSE4.2".to_owned();
+    for plan in [Plan::Hold, Plan::Local] {
+        let event = Event::ScriptSent { plan, os: None, why: why.clone() };
+        let state = state(&[Event::Armed, event]);
+        let progress = state.progress(mac(1)).expect("progress");
+        assert_eq!((progress.stage, &progress.detail), (Stage::Held, &why));
+    }
+}
+
+#[test]
+fn entries_of_an_older_journal_are_read() {
+    for text in [
+        r#"{"event":"script-sent","plan":"install"}"#,
+        r#"{"event":"reported","arm":1,"report":{"stage":"disk","detail":"sda"}}"#,
+    ] {
+        serde_json::from_str::<Event>(text).expect(text);
     }
 }

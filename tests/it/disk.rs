@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// A disk as the kernel shows it: name, GiB, where it hangs, and what else is to be read there.
 type Disk<'a> = (&'a str, u64, &'a str, &'a [(&'a str, &'a str)]);
@@ -12,11 +12,28 @@ const SATA: &str = "pci0/ata1";
 const USB: &str = "pci0/usb1/1-2";
 
 /// The functions of `%pre`, as they stand in a golden kickstart.
-fn rule(kickstart: &str) -> String {
-    let text = std::fs::read_to_string(Path::new("tests/golden").join(kickstart)).expect("golden");
+fn functions(kickstart: &Path) -> String {
+    let text = std::fs::read_to_string(kickstart).expect("golden");
     let (_, rest) = text.split_once("# The one disk that may be written").expect("the rule");
-    let (rule, _) = rest.split_once("\ndisk=$(choose_disk)").expect("its end");
-    format!("# {rule}\nchoose_disk\n")
+    let (functions, _) = rest.split_once("\ndisk=$(choose_disk)").expect("its end");
+    format!("# {functions}\n")
+}
+
+/// Runs one of them on a machine.
+fn run(kickstart: &Path, call: &str, machine: &Path) -> Output {
+    let script = format!("{}{call}\n", functions(kickstart));
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &script]).env("REKINDLE_SYS", machine.join("block"));
+    bash.env("REKINDLE_DEV", machine.join("dev")).output().expect("bash")
+}
+
+/// The commands that `%pre` writes for the disk sda, of which partitions like `/data=sda4` stay.
+pub(crate) fn partitions(kickstart: &Path, kept: &str) -> String {
+    let parts = ["sda/sda1/partition", "sda/sda2/partition", "sda/sda4/partition"];
+    let machine = machine(&[("sda", 80, SATA, &parts.map(|part| (&part[4..], "1")))]);
+    let output = run(kickstart, &format!("partitions sda '{kept}'"), machine.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
 }
 
 fn machine(disks: &[Disk<'_>]) -> tempfile::TempDir {
@@ -43,11 +60,7 @@ fn machine(disks: &[Disk<'_>]) -> tempfile::TempDir {
 #[track_caller]
 fn check(kickstart: &str, disks: &[Disk<'_>], expected: &str) {
     let machine = machine(disks);
-    let output = Command::new("bash")
-        .args(["-c", &rule(kickstart)])
-        .env("REKINDLE_SYS", machine.path().join("block"))
-        .output()
-        .expect("bash");
+    let output = run(&Path::new("tests/golden").join(kickstart), "choose_disk", machine.path());
     let told = String::from_utf8_lossy(&output.stdout);
     let is_reason = expected.contains(' ');
     assert_eq!((told.trim_end(), output.status.success()), (expected, !is_reason), "{disks:?}");
@@ -98,16 +111,16 @@ fn the_disk_with_the_serial_is_taken_whatever_its_size() {
     check(
         BY_SERIAL,
         &[("sda", 4000, USB, named)],
-        "no fixed disk has the serial WD-WCC4N5PL0000; found: sda=4000GiB",
+        "no fixed disk is as cluster.toml wants it (1 GiB or more, serial WD-WCC4N5PL0000); found: sda=4000GiB",
     );
 }
 
 #[test]
 fn a_machine_without_such_a_disk_is_told_why() {
-    check(BY_SIZE, &[], "no fixed disk of 10 GiB or more; found: none");
+    check(BY_SIZE, &[], "no fixed disk is as cluster.toml wants it (10 GiB or more); found: none");
     check(
         BY_SIZE,
         &[("sda", 9, SATA, &[]), ("sdb", 64, USB, &[])],
-        "no fixed disk of 10 GiB or more; found: sda=9GiB sdb=64GiB",
+        "no fixed disk is as cluster.toml wants it (10 GiB or more); found: sda=9GiB sdb=64GiB",
     );
 }

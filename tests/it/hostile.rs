@@ -60,7 +60,7 @@ disk = { serial = <serial> }
 const FIELDS: [(&str, &str, &str); 23] = [
     ("uplink", "eth0", "eno1"),
     ("interface", "eth1", "eno2"),
-    ("workers", "192.168.10.10-192.168.10.99", "192.168.10.20-192.168.10.30"),
+    ("workers", "192.168.10.10-192.168.10.19", "192.168.10.50-192.168.10.59"),
     ("domain", "cluster.lan", "example.org"),
     ("master", "master", "head"),
     ("dns", "192.168.10.2", "9.9.9.9"),
@@ -73,7 +73,7 @@ const FIELDS: [(&str, &str, &str); 23] = [
     ("user", "mpi", "ada"),
     ("node", "worker1", "g7"),
     ("mac", "52:54:00:aa:bb:01", "52:54:00:aa:bb:99"),
-    ("ip", "192.168.10.10", "192.168.10.77"),
+    ("ip", "192.168.10.90", "192.168.10.91"),
     ("role", "gpu", "login"),
     ("timezone", "UTC", "Europe/Berlin"),
     ("keyboard", "us", "de"),
@@ -136,6 +136,7 @@ fn rendered(field: &str, value: &str) -> Result<Option<Rendered>, String> {
     };
     let node = cluster.nodes().next().ok_or("no node")?;
     let kickstart = kickstart(&cluster, node, Release::El9).map_err(|error| error.to_string())?;
+    let kickstart = kickstart.ok_or("no such batch system")?;
     let script = script(&cluster, node.mac, &install(node)).map_err(|error| error.to_string())?;
     Ok(Some(Rendered { kickstart, script }))
 }

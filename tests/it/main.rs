@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     reason = "a test that fails may say so by panicking"
 )]
 
@@ -13,6 +14,11 @@ mod cli;
 mod corpus;
 mod disk;
 mod hostile;
+mod pcap;
 mod render;
+mod replay_boot;
+mod replay_dhcp;
+mod replay_tftp;
 mod sandbox;
 mod tidy;
+mod wire;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 /// Modules in layer order: each uses only those before it.
 const LAYERS: [&[&str]; 8] = [
     &["mac", "machine", "name"],
-    &["cluster", "media", "stage"],
+    &["cluster", "hardware", "media", "site", "snippets", "stage"],
     &["boot", "trust"],
-    &["artifacts", "escape", "firewall", "ipxe", "kickstart"],
-    &["dhcp", "http", "tftp"],
+    &["artifacts", "escape", "ipxe", "kickstart"],
+    &["dhcp", "http", "push", "tftp"],
     &["master"],
     &["change", "host", "journal", "sys"],
     &["serve"],
@@ -25,20 +25,20 @@ const UPWARD: [(&str, &str); 2] = [
     ("src/trust/store.rs", "journal"),
 ];
 
-fn sources() -> Vec<PathBuf> {
-    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(dir).expect("folder") {
-            let path = entry.expect("entry").path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|ext| ext == "rs") {
-                found.push(path);
-            }
-        }
-    }
+/// Every file below a folder.
+fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = vec![];
-    walk(Path::new("src"), &mut found);
+    for entry in std::fs::read_dir(dir).expect("folder") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
     found.sort();
+    found
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = files(Path::new("src"));
+    found.retain(|path| path.extension().is_some_and(|ext| ext == "rs"));
     assert!(found.len() > 40, "the sources were found");
     found
 }
@@ -122,8 +122,7 @@ fn files_say_what_they_are_for_and_stay_readable() {
 #[test]
 fn no_template_holds_what_a_terminal_would_obey() {
     for dir in ["kickstart", "ipxe"] {
-        for entry in std::fs::read_dir(dir).expect("templates") {
-            let path = entry.expect("entry").path();
+        for path in files(Path::new(dir)) {
             let text = std::fs::read_to_string(&path).expect("text");
             let odd = text.chars().find(|letter| letter.is_control() && *letter != '\n');
             assert_eq!(odd, None, "{}", path.display());

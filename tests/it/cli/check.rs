@@ -1,6 +1,6 @@
 //! `rekindle check`: every mistake by file, line, value and fix.
 
-use crate::sandbox::{CLUSTER, Sandbox};
+use crate::sandbox::{CLUSTER, Sandbox, TREEINFO};
 
 /// One thing different in the cluster file, and what is said of it.
 #[track_caller]
@@ -114,7 +114,7 @@ fn keys_and_types_are_checked() {
     wrong(
         "\nip = \"192.168.10.11\"",
         "\nip = \"192.168.10.11\"\ncolour = \"red\"",
-        "28: unknown key `colour` in node `worker2`; known here: name, mac, ip, os, timezone, keyboard, language, kernel_args, packages, disk, roles",
+        "28: unknown key `colour` in node `worker2`; known here: name, mac, ip, os, timezone, keyboard, language, kernel_args, packages, disk, unfit, boot_order, roles",
     );
     wrong(
         "\nip = \"192.168.10.11\"",
@@ -174,11 +174,11 @@ fn values_are_checked_before_they_reach_a_script() {
     );
     wrong(
         "disk = { serial = \"a b\" }",
-        "14: `a b` is no serial number; copy it from `lsblk -o NAME,SERIAL`",
+        "14: `a b` is no `serial` of a disk; copy it from `lsblk -o NAME,SERIAL`",
     );
     wrong(
-        "disk = { serial = \"ab\", min_gib = 10 }",
-        "14: `disk` names a serial and a size; keep one of them",
+        "disk = { min_gib = 20, max_gib = 10 }",
+        "14: `max_gib` is below `min_gib` (20); no disk can be both",
     );
     wrong(
         "disk = { min_gib = 0 }",
@@ -276,8 +276,8 @@ fn users_and_scheduler_are_checked() {
         wrong(&sandbox, "# The nodes.", to, &[expected]);
     };
     wrong(
-        "[scheduler]\nkind = \"slurm\"",
-        "17: `slurm` is no scheduler; write \"torque\" or \"none\"",
+        "[scheduler]\nkind = \"cron\"",
+        "17: `cron` is no scheduler; write \"torque\", \"openpbs\", \"slurm\" or \"none\"",
     );
     wrong(
         "[[users]]\nname = \"root\"\nuid = 1500",
@@ -345,14 +345,18 @@ fn a_tree_that_cannot_be_installed_from_is_said_so() {
 }
 
 #[test]
-fn a_release_without_kickstarts_is_said_for_each_node() {
+fn a_release_without_the_batch_system_is_said_for_each_node() {
     let sandbox = Sandbox::new();
-    sandbox.write("tree/.treeinfo", &crate::sandbox::TREEINFO.replace("9.8", "8.10"));
+    sandbox.write("tree/.treeinfo", &TREEINFO.replace("9.8", "8.10"));
+    sandbox.check("check", "[DIR]/cluster.toml is sound: 2 nodes\nexit 0\n");
+    sandbox.change("# The nodes.", "[scheduler]\nkind = \"torque\"");
+    let told =
+        "there are no packages of torque for el8; set scheduler.kind to \"openpbs\" or \"slurm\"";
     sandbox.check(
         "check",
-        "! rekindle: node `worker1`: kickstarts for el8 are not made yet; use an el9 tree\n\
-         ! rekindle: node `worker2`: kickstarts for el8 are not made yet; use an el9 tree\n\
-         exit 1\n",
+        &format!(
+            "! rekindle: node `worker1`: {told}\n! rekindle: node `worker2`: {told}\nexit 1\n"
+        ),
     );
 }
 
@@ -418,4 +422,36 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_lines() {
          ! rekindle: [DIR]/cluster.toml:27: 192.168.10.10 is already taken by node `worker1`; give this node another address\n\
          exit 1\n",
     );
+}
+
+#[test]
+fn the_owners_own_pieces_are_checked() {
+    let sandbox = Sandbox::new();
+    sandbox.write("kickstart.d/all.post", "echo hello\n");
+    sandbox.write("kickstart.d/notes.md", "not a snippet");
+    sandbox.check("check", "[DIR]/cluster.toml is sound: 2 nodes\nexit 0\n");
+    sandbox.write("kickstart.d/all.post", "if true; then\n");
+    let told = sandbox.run("check");
+    assert!(
+        told.starts_with("! rekindle: kickstart.d/all.post: line ") && told.ends_with("exit 1\n"),
+        "{told}"
+    );
+    sandbox.write("kickstart.d/all.post", "echo a\r\n");
+    sandbox.write("kickstart.d/everybody.post", "x\n");
+    sandbox.write("kickstart.d/node-nobody.pre", "x\n");
+    sandbox.write("kickstart.d/all.packages", "htop\nrm -rf /\n");
+    sandbox.write("kickstart.d/node-worker1.post", "echo a\n%end\n");
+    sandbox.write("kickstart.d/node-worker2.post", "echo a\u{2028}%end\n");
+    let told = sandbox.run("check");
+    for expected in [
+        "! rekindle: kickstart.d/all.post:1: it holds the control character '\\r'; save it with Unix line ends\n",
+        "! rekindle: kickstart.d/everybody.post: the name says neither whom nor what for; call it all.post, role-ROLE.packages or node-NAME.pre\n",
+        "! rekindle: kickstart.d/node-nobody.pre: there is no node `nobody` in cluster.toml\n",
+        "! rekindle: kickstart.d/all.packages:2: `rm -rf /` is no package; write a name like htop, a group like @development, or -name to leave one out\n",
+        "! rekindle: kickstart.d/node-worker1.post:2: `%end` cannot stand here: rekindle writes the sections itself\n",
+        "! rekindle: kickstart.d/node-worker2.post:1: it holds the control character '\\u{2028}'; save it with Unix line ends\n",
+    ] {
+        assert!(told.contains(expected), "{expected}in\n{told}");
+    }
+    assert_eq!(told.lines().count(), 7, "{told}");
 }

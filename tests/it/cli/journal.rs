@@ -10,6 +10,10 @@ use rekindle::stage::{Event, Plan, Report};
 
 use crate::sandbox::{Sandbox, same};
 
+fn install() -> Event {
+    Event::ScriptSent { plan: Plan::Install, os: None, why: String::new() }
+}
+
 /// Two nodes: one half installed, one that failed; and a machine that nobody added.
 fn lived_in() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -20,7 +24,7 @@ fn lived_in() -> Sandbox {
     let (one, two, stranger) = ("52:54:00:aa:bb:01", "52:54:00:aa:bb:02", "00:16:3e:00:00:63");
     add(one, Event::Armed);
     add(one, Event::LoaderSent { loader: Loader::Undionly, bytes: 74_213 });
-    add(one, Event::ScriptSent { plan: Plan::Install });
+    add(one, install());
     add(one, Event::Released { arm: 1 });
     add(
         one,
@@ -31,11 +35,14 @@ fn lived_in() -> Sandbox {
     );
     add(
         one,
-        Event::Reported { arm: 1, report: Report::Disk { detail: "sda, 149 GiB".to_owned() } },
+        Event::Reported {
+            arm: 1,
+            report: Report::Disk { detail: "sda, 149 GiB".to_owned(), serial: None },
+        },
     );
     add(one, Event::Reported { arm: 1, report: Report::Packages { done: 12, total: 219 } });
     add(two, Event::Armed);
-    add(two, Event::ScriptSent { plan: Plan::Install });
+    add(two, install());
     add(two, Event::Released { arm: 8 });
     add(
         two,

@@ -53,20 +53,22 @@ fn each_text_can_be_asked_for() {
     let kickstart = sandbox.run("render kickstart worker1");
     assert!(kickstart.starts_with("#version=RHEL9\n# rekindle: worker1, 52:54:00:aa:bb:01\n"));
     let script = sandbox.run("render ipxe worker1");
-    assert!(script.starts_with("#!ipxe\n# rekindle: installs worker1 (52:54:00:aa:bb:01)\n"));
-    let all = sandbox.run("render all worker1");
-    let titles: Vec<_> = all.lines().filter(|line| line.starts_with("===== ")).collect();
-    assert_eq!(
-        titles,
-        [
-            "===== worker1: iPXE script that installs =====",
-            "===== worker1: iPXE script that boots the disk =====",
-            "===== worker1: kickstart =====",
-            "===== worker1: /etc/hosts =====",
-            "===== worker1: /etc/yum.repos.d/rekindle.repo =====",
-            "===== worker1: /etc/sysconfig/nftables.conf =====",
-        ]
+    assert!(
+        script.starts_with("#!ipxe\n# rekindle: installs el9 on worker1 (52:54:00:aa:bb:01)\n")
     );
+    let all = sandbox.run("render all worker1");
+    let titles = all.lines().filter_map(|line| line.strip_prefix("===== worker1: "));
+    let titles: Vec<_> = titles.map(|line| line.trim_end_matches(" =====")).collect();
+    let scripts = [
+        "iPXE script that looks at the hardware",
+        "iPXE script that installs",
+        "iPXE script that boots the disk",
+        "kickstart",
+    ];
+    assert_eq!(titles[..4], scripts);
+    for file in ["/etc/hosts", "/etc/yum.repos.d/rekindle.repo", "/etc/sysconfig/nftables.conf"] {
+        assert!(titles[4..].contains(&file), "{titles:?}");
+    }
     for text in [kickstart, script] {
         assert!(all.contains(text.trim_end_matches("exit 0\n")));
     }
@@ -83,5 +85,6 @@ fn what_cannot_be_rendered_is_said_so() {
     sandbox.check("render all worker1", "! rekindle: os `el9`: no package-signing key in [DIR]/tree; name the vendor's key file in `gpg_keys`\nexit 1\n");
     sandbox.write("tree/RPM-GPG-KEY-x", "x");
     sandbox.write("tree/.treeinfo", &crate::sandbox::TREEINFO.replace("9.8", "8.10"));
-    sandbox.check("render kickstart worker1", "! rekindle: node `worker1`: kickstarts for el8 are not made yet; use an el9 tree\nexit 1\n");
+    sandbox.change("# The nodes.", "[scheduler]\nkind = \"torque\"");
+    sandbox.check("render kickstart worker1", "! rekindle: node `worker1`: there are no packages of torque for el8; set scheduler.kind to \"openpbs\" or \"slurm\"\nexit 1\n");
 }
