@@ -52,12 +52,12 @@ keyboard = <keyboard>
 language = <language>
 kernel_args = <kernel_args>
 packages = ["htop", <package>]
-disk = { serial = <serial> }
+disk = { serial = <serial>, wwn = <wwn>, model = <model>, path = <path> }
 "#;
 
 /// Field, what it usually holds, and something else that is fine too: the lines in which the two
 /// differ are those in which the field may show.
-const FIELDS: [(&str, &str, &str); 23] = [
+const FIELDS: [(&str, &str, &str); 26] = [
     ("uplink", "eth0", "eno1"),
     ("interface", "eth1", "eno2"),
     ("workers", "192.168.10.10-192.168.10.19", "192.168.10.50-192.168.10.59"),
@@ -81,6 +81,9 @@ const FIELDS: [(&str, &str, &str); 23] = [
     ("kernel_args", "quiet", "console=ttyS0 nosmt"),
     ("package", "mc", "strace"),
     ("serial", "WD-1", "S3Y9NB0K"),
+    ("wwn", "0x5000c500a1b2c3d4", "naa.5000c500a1b2c3d5"),
+    ("model", "ST500", "WDC WD5000 (blue)"),
+    ("path", "/dev/sda", "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"),
 ];
 
 /// [`FILE`] with a value in one field.
