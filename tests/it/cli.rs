@@ -152,3 +152,16 @@ fn init_takes_keys_from_a_file_and_only_public_ones() {
     sandbox.check("init --admin-keys id_ed25519", "! rekindle: id_ed25519:1: this is no OpenSSH public key (or its comment holds quotes); name a file like ~/.ssh/id_ed25519.pub\nexit 1\n");
     assert_eq!(sandbox.names("."), ["id_ed25519"], "nothing was written");
 }
+
+#[test]
+fn files_can_be_named_by_the_environment_and_by_words() {
+    let sandbox = Sandbox::new();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rekindle"));
+    command.env_clear().current_dir(sandbox.path("tree"));
+    command.env("REKINDLE_CONFIG", "../cluster.toml").env("REKINDLE_STATE", "../state");
+    let output = command.args(["node", "add", "--mac", "52:54:00:aa:bb:03"]).output().expect("run");
+    assert!(sandbox.transcript(&output).ends_with("erases its disk\nexit 0\n"));
+    sandbox.check("check", "[DIR]/cluster.toml is sound: 3 nodes\nexit 0\n");
+    let output = command.args(["--config", "elsewhere"]).output().expect("run");
+    assert!(sandbox.transcript(&output).contains("cannot read elsewhere"), "words win");
+}

@@ -20,7 +20,7 @@ const FILE: &str = r#"
 uplink = <uplink>
 interface = <interface>
 address = "192.168.10.1/24"
-workers = "192.168.10.150-192.168.10.150"
+workers = <workers>
 discovery = "192.168.10.200-192.168.10.249"
 domain = <domain>
 master = <master>
@@ -52,14 +52,15 @@ keyboard = <keyboard>
 language = <language>
 kernel_args = <kernel_args>
 packages = ["htop", <package>]
-disk = { serial = <serial> }
+disk = { serial = <serial>, wwn = <wwn>, model = <model>, path = <path> }
 "#;
 
 /// Field, what it usually holds, and something else that is fine too: the lines in which the two
 /// differ are those in which the field may show.
-const FIELDS: [(&str, &str, &str); 22] = [
+const FIELDS: [(&str, &str, &str); 26] = [
     ("uplink", "eth0", "eno1"),
     ("interface", "eth1", "eno2"),
+    ("workers", "192.168.10.10-192.168.10.19", "192.168.10.50-192.168.10.59"),
     ("domain", "cluster.lan", "example.org"),
     ("master", "master", "head"),
     ("dns", "192.168.10.2", "9.9.9.9"),
@@ -72,7 +73,7 @@ const FIELDS: [(&str, &str, &str); 22] = [
     ("user", "mpi", "ada"),
     ("node", "worker1", "g7"),
     ("mac", "52:54:00:aa:bb:01", "52:54:00:aa:bb:99"),
-    ("ip", "192.168.10.10", "192.168.10.77"),
+    ("ip", "192.168.10.90", "192.168.10.91"),
     ("role", "gpu", "login"),
     ("timezone", "UTC", "Europe/Berlin"),
     ("keyboard", "us", "de"),
@@ -80,6 +81,9 @@ const FIELDS: [(&str, &str, &str); 22] = [
     ("kernel_args", "quiet", "console=ttyS0 nosmt"),
     ("package", "mc", "strace"),
     ("serial", "WD-1", "S3Y9NB0K"),
+    ("wwn", "0x5000c500a1b2c3d4", "naa.5000c500a1b2c3d5"),
+    ("model", "ST500", "WDC WD5000 (blue)"),
+    ("path", "/dev/sda", "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"),
 ];
 
 /// [`FILE`] with a value in one field.
@@ -135,6 +139,7 @@ fn rendered(field: &str, value: &str) -> Result<Option<Rendered>, String> {
     };
     let node = cluster.nodes().next().ok_or("no node")?;
     let kickstart = kickstart(&cluster, node, Release::El9).map_err(|error| error.to_string())?;
+    let kickstart = kickstart.ok_or("no such batch system")?;
     let script = script(&cluster, node.mac, &install(node)).map_err(|error| error.to_string())?;
     Ok(Some(Rendered { kickstart, script }))
 }

@@ -11,6 +11,8 @@
 )]
 
 mod cli;
+mod corpus;
+mod disk;
 mod hostile;
 mod lab;
 mod netns;

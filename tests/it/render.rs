@@ -6,34 +6,32 @@ pub(crate) mod tools;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rekindle::artifacts;
 use rekindle::boot::{Decision, Hold};
 use rekindle::cluster::{Cluster, Node};
 use rekindle::hardware::Unfit;
-use rekindle::ipxe::Installer;
+use rekindle::ipxe::{self, Installer};
 use rekindle::kickstart::{self, Order, RenderError};
 use rekindle::mac::Mac;
 use rekindle::media::{Release, Tree};
 use rekindle::snippets::Snippets;
 use rekindle::stage::Arm;
 use rekindle::trust::{PublicKeys, Token};
-use rekindle::{artifacts, ipxe};
 
 use crate::sandbox::TREEINFO;
 
 /// Clusters that everything is rendered for: `tests/golden/NAME/cluster.toml`.
 pub(crate) const CLUSTERS: [&str; 3] = ["minimal", "lab", "odd"];
 
-/// Releases that kickstarts are made for, with pykickstart's name of each.
-const RELEASES: [(Release, &str); 4] = [
-    (Release::El7, "RHEL7"),
-    (Release::El8, "RHEL8"),
-    (Release::El9, "RHEL9"),
-    (Release::El10, "RHEL10"),
-];
-
-/// Files of a node that other programs than ours check.
-const CHECKED: [&str; 3] =
-    ["/etc/sysconfig/nftables.conf", "/etc/sysconfig/iptables", "/etc/sysconfig/ip6tables"];
+/// pykickstart's name of a release.
+pub(crate) fn version(release: Release) -> &'static str {
+    match release {
+        Release::El7 => "RHEL7",
+        Release::El8 => "RHEL8",
+        Release::El9 => "RHEL9",
+        Release::El10 => "RHEL10",
+    }
+}
 
 pub(crate) fn folder(cluster: &str) -> PathBuf {
     Path::new("tests/golden").join(cluster)
@@ -50,7 +48,8 @@ fn parsed(name: &str) -> Cluster {
 /// As [`rekindle::media::load`] finds it, with two keys.
 pub(crate) fn tree(release: Release) -> Tree {
     let gpg_keys = vec!["key1.asc".to_owned(), "key2.asc".to_owned()];
-    Tree { release, cpu: release.cpu_floor(), gpg_keys, ..Tree::parse(TREEINFO).expect("tree") }
+    let cpu = release.cpu_floor();
+    Tree { release, cpu, gpg_keys, ..Tree::parse(TREEINFO).expect("tree") }
 }
 
 pub(crate) fn keys() -> PublicKeys {
@@ -61,23 +60,19 @@ pub(crate) fn keys() -> PublicKeys {
     }
 }
 
-/// The kickstart of a node, token masked.
+/// The kickstart of a node, token masked; `None` where there is no such batch system.
 pub(crate) fn kickstart(
     cluster: &Cluster,
     node: &Node,
     release: Release,
-) -> Result<String, RenderError> {
-    let (tree, token, keys) = (tree(release), Token::masked(), keys());
-    kickstart::render(&Order {
-        cluster,
-        node,
-        os: &node.os,
-        tree: &tree,
-        token: &token,
-        keys: &keys,
-        snippets: &Snippets::default(),
-        known_disk: None,
-    })
+) -> Result<Option<String>, RenderError> {
+    let (tree, token, keys) = (&tree(release), &Token::masked(), &keys());
+    let (os, snippets, known_disk) = (&node.os, &Snippets::default(), None);
+    let order = Order { cluster, node, os, tree, token, keys, snippets, known_disk };
+    match kickstart::render(&order) {
+        Err(RenderError::Scheduler { .. }) => Ok(None),
+        rendered => rendered.map(Some),
+    }
 }
 
 /// The script that carries a decision out, token masked.
@@ -86,9 +81,8 @@ pub(crate) fn script(
     mac: Mac,
     decision: &Decision<'_>,
 ) -> Result<String, ipxe::ScriptError> {
-    let (tree, token) = (tree(Release::El9), Token::masked());
-    let installer = Installer { tree: &tree, token: &token, delay_s: 0 };
-    ipxe::render(cluster, mac, decision, Some(installer))
+    let (tree, token) = (&tree(Release::El9), &Token::masked());
+    ipxe::render(cluster, mac, decision, Some(Installer { tree, token, delay_s: 20 }))
 }
 
 pub(crate) fn install(node: &Node) -> Decision<'_> {
@@ -96,40 +90,42 @@ pub(crate) fn install(node: &Node) -> Decision<'_> {
     Decision::Install { node, os: &node.os, arm }
 }
 
-/// File name -> text of everything that is rendered for a cluster.
+/// Files of a node that are worth a look by themselves, or that a tool can check.
+const FILES: [&str; 5] = [
+    "/etc/hosts",
+    "/etc/yum.repos.d/rekindle.repo",
+    "/etc/sysconfig/nftables.conf",
+    "/etc/sysconfig/iptables",
+    "/etc/sysconfig/ip6tables",
+];
+
+/// File name -> text of what is rendered for a cluster and its first node.
 fn texts(cluster: &Cluster) -> BTreeMap<String, String> {
     let mut texts = BTreeMap::new();
-    let mut add = |name: String, text: String| texts.insert(name, text);
-    let stranger: Mac = "00:16:3e:00:00:63".parse().expect("mac");
-    let hold = |mac, hold| script(cluster, mac, &Decision::Hold(hold)).expect("script");
-    add("hold-unknown.ipxe".to_owned(), hold(stranger, Hold::Unknown));
-    add("hosts".to_owned(), artifacts::hosts(cluster));
-    for (release, _) in RELEASES {
-        let os = cluster.systems().keys().next().expect("an os");
-        let files = artifacts::files(cluster, os, &tree(release), &keys()).expect("files");
-        for file in files.into_iter().filter(|file| CHECKED.contains(&file.path)) {
+    let node = cluster.nodes().next().expect("a node");
+    for release in Release::ALL {
+        let Some(text) = kickstart(cluster, node, release).expect("kickstart") else { continue };
+        texts.insert(format!("{}.{release}.ks", node.name), text);
+        let files = artifacts::files(cluster, &node.os, &tree(release), &keys()).expect("files");
+        for file in files.into_iter().filter(|file| FILES.contains(&file.path)) {
             let (_, name) = file.path.rsplit_once('/').expect("a path");
-            add(format!("{release}.{name}"), file.text);
+            texts.insert(format!("{release}.{name}"), file.text);
         }
     }
-    for node in cluster.nodes() {
-        let name = &node.name;
-        for (release, _) in RELEASES {
-            match kickstart(cluster, node, release) {
-                Ok(text) => drop(add(format!("{name}.{release}.ks"), text)),
-                // Not every release has packages of every batch system.
-                Err(RenderError::Scheduler { .. }) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-        let script = |decision| script(cluster, node.mac, &decision).expect("script");
-        add(format!("{name}.install.ipxe"), script(install(node)));
-        add(format!("{name}.probe.ipxe"), script(Decision::Probe(node)));
-        add(format!("{name}.local.ipxe"), script(Decision::LocalBoot(node)));
-        let driver = Unfit::Nic { driver: "e100", release: Release::El9, advice: "" };
-        add(format!("{name}.unfit.ipxe"), script(Decision::Unfit(node, driver)));
-        add(format!("{name}.hold-address.ipxe"), script(Decision::Hold(Hold::OldAddress(node))));
-        add(format!("{name}.hold-tries.ipxe"), script(Decision::Hold(Hold::TriesUsedUp(node))));
+    let stranger: Mac = "00:16:3e:00:00:63".parse().expect("mac");
+    let advice = ", or install el7";
+    let unfit = Unfit::Nic { driver: "sky2", release: Release::El9, advice };
+    for (name, mac, decision) in [
+        ("install", node.mac, install(node)),
+        ("probe", node.mac, Decision::Probe(node)),
+        ("local", node.mac, Decision::LocalBoot(node)),
+        ("local-unfit", node.mac, Decision::Unfit(node, unfit)),
+        ("hold-unknown", stranger, Decision::Hold(Hold::Unknown)),
+        ("hold-address", node.mac, Decision::Hold(Hold::OldAddress(node))),
+        ("hold-tries", node.mac, Decision::Hold(Hold::TriesUsedUp(node))),
+        ("hold-unfit", node.mac, Decision::Hold(Hold::Unfit(node, unfit))),
+    ] {
+        texts.insert(format!("{name}.ipxe"), script(cluster, mac, &decision).expect("script"));
     }
     texts
 }
