@@ -171,14 +171,16 @@ fn repos(ini: &Ini) -> Result<Vec<(String, String)>, TreeInfoFault> {
     Ok(repos)
 }
 
-/// A relative path of plain segments: it reaches URLs and the file system.
+/// A relative path of plain segments: it reaches URLs and the file system. Segments `.` say nothing,
+/// and the HTTP plane knows none.
 fn inside(path: &str) -> Result<String, TreeInfoFault> {
-    let path = path.trim_end_matches('/');
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
     let segment =
-        |text: &str| !text.is_empty() && !text.starts_with("..") && text.bytes().all(plain);
-    if path.len() <= 200 && path.split('/').all(segment) {
-        return Ok(path.to_owned());
+        |text: &&str| !text.is_empty() && !text.starts_with("..") && text.bytes().all(plain);
+    let trimmed = path.trim_end_matches('/');
+    let segments: Vec<_> = trimmed.split('/').filter(|text| *text != ".").collect();
+    if path.len() <= 200 && !segments.is_empty() && segments.iter().all(segment) {
+        return Ok(segments.join("/"));
     }
     Err(TreeInfoFault::Path(shorten(path)))
 }

@@ -79,6 +79,18 @@ fn the_old_form_has_its_packages_in_the_root() {
 }
 
 #[test]
+fn paths_are_plain_for_whoever_asks_for_them() {
+    let kernel = |path: &str| {
+        let text = DVD.replace("images/pxeboot/vmlinuz", path);
+        Tree::parse(&text).map(|tree| tree.kernel).ok()
+    };
+    assert_eq!(kernel("./images/./vmlinuz").as_deref(), Some("images/vmlinuz"));
+    for path in [".", "./..", "a//b", "a/../b"] {
+        assert_eq!(kernel(path), None, "{path}");
+    }
+}
+
+#[test]
 fn what_cannot_be_installed_from_is_refused_with_its_reason() {
     for (from, to, expected) in [
         ("arch = x86_64", "arch = aarch64", "the tree is for aarch64"),
