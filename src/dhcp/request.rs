@@ -306,8 +306,8 @@ fn owned(options: &Options, code: OptionCode) -> Option<Vec<u8>> {
     options.get(code).map(<[u8]>::to_vec)
 }
 
-/// Option 57 counts the IP and UDP headers in (RFC 2132 section 9.10). It is a hint at best: edk2
-/// sends 1472 in its DISCOVER and the same number byte-swapped in its REQUEST.
+/// Option 57 counts the IP and UDP headers in (RFC 2132 section 9.10). It is a hint at best: edk2's
+/// PXE client says 1472 in its DISCOVER and 65280 in its REQUEST.
 fn size_max(options: &Options) -> usize {
     let asked = options.fixed::<2>(OptionCode::MaxMessageSize).map_or(0, u16::from_be_bytes);
     usize::from(asked).saturating_sub(UDP_AND_IP).clamp(SIZE_MIN, SIZE_MAX)

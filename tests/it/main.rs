@@ -6,7 +6,13 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     reason = "a test that fails may say so by panicking"
 )]
 
+mod pcap;
+mod replay_boot;
+mod replay_dhcp;
+mod replay_tftp;
 mod tidy;
+mod wire;

@@ -184,16 +184,16 @@ def furnish(target: Path, kernel: Kernel, dir: Path) -> None:
     (target / "var/lib/torque/server_name").symlink_to("/etc/torque/server_name")
     (target / "etc/sysconfig").mkdir(exist_ok=True)
     (target / "etc/yum.repos.d").mkdir(exist_ok=True)
-    # Debian's unit of sshd would run beside Enterprise Linux's; what runs is the kickstart's to say.
+    # Debian's unit of sshd would run beside Enterprise Linux's.
     for name in ("ssh.service", "ssh.socket", "ssh@.service", "nftables.service", "chrony.service"):
         if not (RECIPE / "target/usr/lib/systemd/system" / name).exists():
             (target / "usr/lib/systemd/system" / name).unlink(missing_ok=True)
-        for wants in (target / "etc/systemd/system").glob(f"*.wants/{name}"):
-            wants.unlink()
-    for alias in ("sshd.service", "chronyd.service"):
-        link = target / "etc/systemd/system" / alias
-        if link.is_symlink():
-            link.unlink()
+    # What Debian's packages switched on is off again: what runs on a node is the kickstart's to say.
+    units = target / "etc/systemd/system"
+    for kind in ("multi-user", "timers", "sysinit", "sockets"):
+        shutil.rmtree(units / f"{kind}.target.wants", ignore_errors=True)
+    for link in [file for file in units.iterdir() if file.is_symlink()]:
+        link.unlink()
     for key in (target / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     for name in ("munge.key",):

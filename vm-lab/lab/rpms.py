@@ -184,7 +184,8 @@ def owned_files(root: Path, debian: dict[str, Package]) -> dict[str, set[str]]:
             file = str(root) + path
             if not os.path.lexists(file) or stat.S_ISDIR(os.lstat(file).st_mode) or path in taken:
                 continue
-            if any(path.startswith(first) for first, _ in OWNED):
+            # Links at the root (/lib, /sbin) are everybody's: `filesystem` has them.
+            if path.count("/") == 1 or any(path.startswith(first) for first, _ in OWNED):
                 continue
             taken.add(path)
             if package not in DROPPED:

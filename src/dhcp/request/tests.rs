@@ -104,7 +104,7 @@ fn the_size_a_client_takes_stays_within_reason() {
     assert_eq!(parse(&[], &[]).size_max, 548);
     assert_eq!(size(&[2, 64]), 548, "576 counts the headers in");
     assert_eq!(size(&[5, 192]), 1444);
-    assert_eq!(size(&[0xff, 0]), 1472, "edk2's byte-swapped 1472 minus nothing");
+    assert_eq!(size(&[0xff, 0]), 1472, "edk2's REQUEST asks for more than Ethernet carries");
     assert_eq!(size(&[0, 1]), 548);
     assert_eq!(size(&[9]), 548, "of the wrong length");
 }
