@@ -12,7 +12,7 @@ KEEP="<<= disk.keep =>>"
 APPEND='<<= append =>>'
 KNOWN_SERIAL=<<= disk.known_serial =>>
 
-read_word() { local word=; read -r word 2>/dev/null <"$1"; printf '%s' "$word"; }
+read_word() { local word=''; read -r word 2>/dev/null <"$1"; printf '%s' "$word"; }
 gib_of() { echo $(($(read_word "$SYS/$1/size") / 2097152)); }
 model_of() { local model; model=$(read_word "$SYS/$1/device/model"); printf '%s' "${model:-unknown}"; }
 
@@ -57,12 +57,14 @@ fits() {
 
 # Prints the disk's name, or why there is none (and fails).
 choose_disk() {
-  local d n size best= disk= seen=
+  local d n size best='' disk='' seen=''
   for d in "$SYS"/*; do
     n=${d##*/}
     case $n in
       mmcblk*boot* | mmcblk*rpmb* | nvme*c*) continue ;;
-      sd* | hd* | vd* | xvd* | nvme*n* | mmcblk*) ;;
+      sd* | hd* | vd* | xvd* | nvme*n*) ;;
+      # Soldered on, or a card in a reader, which the kernel calls fixed too.
+      mmcblk*) [ "$(read_word "$d/device/type")" = MMC ] || continue ;;
       *) continue ;;
     esac
     size=$(read_word "$d/size")
@@ -85,7 +87,7 @@ partitions_of() {
 
 # The partitions that survive, as `/data=sda4 …`: known by the label of their file system.
 kept_on() {
-  local mount part found=
+  local mount part found=''
   for mount in $KEEP; do
     for part in $(partitions_of "$1"); do
       if [ "$(blkid -p -o value -s LABEL "$DEV/$part" 2>/dev/null)" = "rk-${mount#/}" ]; then
@@ -103,7 +105,10 @@ is_kept() { case " $2 " in *"=$1 "*) return 0 ;; *) return 1 ;; esac; }
 clear_disk() {
   local part sectors
   for part in $(partitions_of "$1"); do
-    is_kept "$part" "$2" || wipefs -a -f "$DEV/$part" >/dev/null 2>&1
+    is_kept "$part" "$2" && continue
+    # Only its own: on a machine with little memory the installer swaps to compressed memory.
+    swapoff "$DEV/$part" 2>/dev/null
+    wipefs -a -f "$DEV/$part" >/dev/null 2>&1
   done
   [ -z "$2" ] || return 0
   wipefs -a -f "$DEV/$1" >/dev/null
@@ -116,7 +121,7 @@ clear_disk() {
 
 # The kickstart's commands for this disk: one text for BIOS, GPT and UEFI (reqpart).
 partitions() {
-  local part mount device old=
+  local part mount device old=''
   echo "ignoredisk --only-use=$1"
   echo zerombr
   if [ -n "$2" ]; then

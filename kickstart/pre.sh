@@ -19,7 +19,8 @@ say pre "kernel $(cat /proc/sys/kernel/osrelease), $mem MiB of memory, $cpu"
 [ "$mem" -ge <<= memory_min_mib =>> ] || die "this computer has $mem MiB of memory, <<= os =>> needs <<= memory_min_mib =>>: put in more<<= memory_advice =>>"
 # iPXE looked already, where it could.
 flags=" $(sed -n 's/^flags[^:]*: //p' /proc/cpuinfo | head -n 1) "
-for flag in <<= cpu_flags =>>; do
+needed="<<= cpu_flags =>>"
+for flag in $needed; do
   case $flags in
     *" $flag "*) ;;
     *) die "this CPU ($cpu) lacks $flag: <<= os =>> cannot run on it" ;;
@@ -41,7 +42,6 @@ fi
 say disk "$disk, $(gib_of "$disk") GiB, $(model_of "$disk") serial ${serial:-none}${kept:+, keeps $kept}"
 
 # What an earlier life left: stop what holds the disk. This writes to no disk.
-swapoff -a
 command -v vgchange >/dev/null && vgchange -an >/dev/null 2>&1
 command -v mdadm >/dev/null && mdadm --stop --scan >/dev/null 2>&1
 command -v dmraid >/dev/null && dmraid -an >/dev/null 2>&1

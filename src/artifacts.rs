@@ -10,6 +10,7 @@ use askama::Template;
 use ipnet::Ipv4Net;
 
 use crate::cluster::{Cluster, Scheduler, edit};
+use crate::escape::{HereLine, Unwritable};
 use crate::media::{Release, Tree};
 use crate::name::{NodeName, OsName};
 use crate::trust::PublicKeys;
@@ -35,6 +36,17 @@ impl NodeFile {
     pub fn mode(&self) -> String {
         format!("{:o}", self.mode)
     }
+}
+
+/// Why the files of a node cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// A value does not fit.
+    #[error(transparent)]
+    Value(#[from] Unwritable),
+    /// The template engine failed.
+    #[error("a file of the node: {0}")]
+    Template(#[from] askama::Error),
 }
 
 /// What the files are made of.
@@ -70,7 +82,7 @@ pub fn files(
     os: &OsName,
     tree: &Tree,
     keys: &PublicKeys,
-) -> Result<Vec<NodeFile>, askama::Error> {
+) -> Result<Vec<NodeFile>, FileError> {
     let network = cluster.network();
     let words = &Words {
         master: network.address,
@@ -81,7 +93,7 @@ pub fn files(
     let mut files = Files::default();
     files.add("/etc/hosts", 0o644, hosts(cluster), None);
     files.add("/etc/yum.repos.d/rekindle.repo", 0o644, repo_file(cluster, os, tree), None);
-    files.add("/root/.ssh/authorized_keys", 0o600, root_keys(cluster, keys), None);
+    files.add("/root/.ssh/authorized_keys", 0o600, root_keys(cluster, keys)?, None);
     firewall(&mut files, tree.release, words)?;
     let chronyd = Some("systemctl try-restart chronyd");
     files.add("/etc/chrony.conf", 0o644, Chrony { cluster: words }.render()?, chronyd);
@@ -137,7 +149,7 @@ fn firewall(files: &mut Files, release: Release, cluster: &Words) -> Result<(), 
 
 /// S10: drop-ins where the release's ssh and sshd read them.
 fn ssh(files: &mut Files, release: Release, cluster: &Words) -> Result<(), askama::Error> {
-    let reload = Some("systemctl reload sshd");
+    let reload = Some("sshd -t && systemctl reload sshd");
     match release {
         Release::El7 | Release::El8 => {
             let whole = SshdWhole { cluster }.render()?;
@@ -209,8 +221,10 @@ pub fn hosts(cluster: &Cluster) -> String {
 }
 
 /// `/root/.ssh/authorized_keys`: the admins and the master. No node is in it.
-fn root_keys(cluster: &Cluster, keys: &PublicKeys) -> String {
-    lines(cluster.admin_keys().iter().chain([&keys.master_root]), Clone::clone)
+fn root_keys(cluster: &Cluster, keys: &PublicKeys) -> Result<String, Unwritable> {
+    let keys = cluster.admin_keys().iter().chain([&keys.master_root]);
+    let keys = keys.map(|key| HereLine::new("admin_keys", key)).collect::<Result<Vec<_>, _>>()?;
+    Ok(lines(keys, |key| key.to_string()))
 }
 
 /// `/etc/ssh/ssh_known_hosts`: one line for all hosts there will ever be (sshd(8),

@@ -25,15 +25,17 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Waits until no other command changes the file.
+    /// Waits until no other command changes the file. Of a link, the file it leads to is locked
+    /// and later replaced: people keep theirs in git and link to it.
     pub fn take(path: &Path) -> Result<Self, ChangeError> {
         let fail = |source| ChangeError { path: path.to_owned(), source };
+        let path = std::fs::canonicalize(path).map_err(fail)?;
         // A name of its own: the file itself is replaced, and a lock on the old one is worth nothing.
         let lock = PathBuf::from(format!("{}.lock", path.display()));
         let file = OpenOptions::new().create(true).append(true).open(lock).map_err(fail)?;
         let held = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| fail(io::Error::from(errno)))?;
-        Ok(Self { path: path.to_owned(), _held: held })
+        Ok(Self { path, _held: held })
     }
 
     /// Puts the new text in place of the old in one step; mode and owner stay.

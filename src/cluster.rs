@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 
 use crate::mac::Mac;
-pub use file::{Finding, Findings};
+pub use check::settings::is_public_key;
+pub use file::{Finding, Findings, utf8};
 
 use crate::name::{DomainName, IfName, KeptMount, NodeName, OsName, Role, UserName};
 

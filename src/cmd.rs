@@ -8,17 +8,20 @@ mod log;
 mod machines;
 mod node;
 mod out;
+mod push;
 mod render;
 mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::cluster::{Cluster, Findings};
+use crate::change::Lock;
+use crate::cluster::{self, Cluster, Findings};
 use crate::journal::Journal;
+use crate::media::BadTree;
+use crate::snippets::BadSnippets;
 
 /// Give old computers a second life as a cluster.
 #[derive(Debug, Parser)]
@@ -58,6 +61,8 @@ enum Command {
     Machines(machines::Machines),
     /// Show what happened
     Log(log::Log),
+    /// Bring installed nodes up to what a new installation would get
+    Push(push::Push),
     /// Print what a node would get, secrets masked
     Render(render::Render),
 }
@@ -77,25 +82,42 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Node(node) => node.run(&files),
         Command::Machines(machines) => machines.run(&files),
         Command::Log(log) => log.run(&files),
+        Command::Push(push) => push.run(&files),
         Command::Render(render) => render.run(&files),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let findings = error.downcast_ref::<Findings>().is_some();
-            let wrong = error.downcast_ref::<Wrong>().is_some();
             out::error(&error);
-            if findings || wrong { ExitCode::from(1) } else { ExitCode::from(2) }
+            ExitCode::from(if is_the_owners(&error) { 1 } else { 2 })
         }
     }
 }
 
+/// Whether something that the owner wrote or copied is wrong, and not the doing of it.
+fn is_the_owners(error: &anyhow::Error) -> bool {
+    error.is::<Findings>()
+        || error.is::<Wrong>()
+        || error.is::<BadTree>()
+        || error.is::<BadSnippets>()
+}
+
 impl Files {
     fn text(&self) -> anyhow::Result<String> {
-        std::fs::read_to_string(&self.config).with_context(|| {
-            format!("cannot read {} (`rekindle init` writes one)", self.config.display())
-        })
+        let bytes = std::fs::read(&self.config).map_err(|error| {
+            let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+            let hint = if is_missing { " (`rekindle init` writes one)" } else { "" };
+            anyhow::Error::new(error)
+                .context(format!("cannot read {}{hint}", self.config.display()))
+        })?;
+        Ok(cluster::utf8(bytes, &self.config)?)
+    }
+
+    /// The right to change the file; where there is none, says so before anything is made.
+    fn lock(&self) -> anyhow::Result<Lock> {
+        self.text()?;
+        Ok(Lock::take(&self.config)?)
     }
 
     fn cluster(&self) -> anyhow::Result<Cluster> {

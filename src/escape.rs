@@ -1,9 +1,14 @@
 //! Words that fit where they stand: a value becomes a typed word of its context, or an error.
 //!
 //! Templates get only these, checked names and numbers, so that a value can neither end a line
-//! nor start a command. [`OneLine`] is the net below: no control character passes.
+//! nor start a command. [`OneLine`] is the net below: no line break passes.
 
 use std::fmt;
+
+use crate::name::is_one_line;
+
+/// The word that ends every here-document of the templates.
+const HERE_WORD: &str = "REKINDLE";
 
 /// Why a value cannot stand in a text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +23,7 @@ pub struct Unwritable {
 }
 
 fn unwritable(field: &'static str, text: &str, context: &'static str) -> Unwritable {
-    let shown = text.chars().take(40).collect::<String>().escape_default().to_string();
+    let shown = text.chars().take(40).collect::<String>().escape_debug().to_string();
     Unwritable { field, shown, context }
 }
 
@@ -27,10 +32,10 @@ fn unwritable(field: &'static str, text: &str, context: &'static str) -> Unwrita
 pub struct KsWord(String);
 
 impl KsWord {
-    /// Fails on control characters, which no quotes hold together.
+    /// Fails on line breaks and other control characters, which no quotes hold together.
     pub fn new(field: &'static str, text: &str) -> Result<Self, Unwritable> {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "@%_+=:,./-".contains(letter);
-        if text.chars().any(char::is_control) {
+        if !is_one_line(text) {
             return Err(unwritable(field, text, "kickstart"));
         }
         if !text.is_empty() && text.chars().all(plain) {
@@ -60,12 +65,27 @@ impl PackageWord {
 pub struct ShWord(String);
 
 impl ShWord {
-    /// Fails on control characters: a NUL ends the script, a line break ends a kickstart section.
+    /// Fails on what is not one line: a NUL ends the script, a line break ends a kickstart section.
     pub fn new(field: &'static str, text: &str) -> Result<Self, Unwritable> {
-        if text.chars().any(char::is_control) {
+        if !is_one_line(text) {
             return Err(unwritable(field, text, "shell script"));
         }
         Ok(Self(format!("'{}'", text.replace('\'', r"'\''"))))
+    }
+}
+
+/// One line of a here-document whose word is quoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HereLine(String);
+
+impl HereLine {
+    /// Fails on what is not one line, and on what would end the document or the section around it.
+    pub fn new(field: &'static str, text: &str) -> Result<Self, Unwritable> {
+        let ends = text == HERE_WORD || text.starts_with('%');
+        if ends || !is_one_line(text) {
+            return Err(unwritable(field, text, "file of the node"));
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -126,15 +146,15 @@ macro_rules! display {
     )*};
 }
 
-display!(KsWord, PackageWord, ShWord, IpxeText);
+display!(KsWord, PackageWord, ShWord, HereLine, IpxeText);
 
-/// The escaper of all templates: passes text on as it is and fails on control characters.
+/// The escaper of all templates: passes text on as it is and fails on what is not one line.
 #[derive(Debug, Clone, Copy)]
 pub struct OneLine;
 
 impl askama::filters::Escaper for OneLine {
     fn write_escaped_str<W: fmt::Write>(&self, mut out: W, text: &str) -> fmt::Result {
-        if text.chars().any(char::is_control) {
+        if !is_one_line(text) {
             return Err(fmt::Error);
         }
         out.write_str(text)

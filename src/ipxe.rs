@@ -122,7 +122,8 @@ pub fn render(
             _,
         ) => return Err(ScriptError::NoScript),
     };
-    text.map_err(|error| ScriptError::Template { mac, reason: error.to_string() })
+    text.map(|text| text + "\n")
+        .map_err(|error| ScriptError::Template { mac, reason: error.to_string() })
 }
 
 fn install_script<'a>(
@@ -153,7 +154,7 @@ fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
     let look = |name: &NodeName| format!("On the master: rekindle log {name}");
     let (reason, advice) = match hold {
         Hold::Unknown => (
-            "It is not in the cluster yet.".to_owned(),
+            "It is not in the cluster yet. Nothing on its disk was touched.".to_owned(),
             format!("On the master: rekindle node add --mac {mac}"),
         ),
         Hold::OldAddress(node) => (

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 use askama::Template;
 
-use crate::artifacts::{self, NodeFile};
+use crate::artifacts::{self, FileError, NodeFile};
 use crate::cluster::{BootOrder, Cluster, Node, Scheduler, User};
 use crate::escape::{KernelArgs, KsWord, PackageWord, Unwritable};
 use crate::mac::Mac;
@@ -203,14 +203,18 @@ pub fn render(order: &Order<'_>) -> Result<String, RenderError> {
         reason: error.to_string(),
     };
     let value = |fault| RenderError::Value { node: node.name.clone(), fault };
-    let files = artifacts::files(cluster, os, tree, keys).map_err(template)?;
+    let files = artifacts::files(cluster, os, tree, keys).map_err(|error| match error {
+        FileError::Value(fault) => value(fault),
+        FileError::Template(error) => template(error),
+    })?;
     let text = match tree.release {
         Release::El7 => El7::new(order, files).map_err(value)?.render(),
         Release::El8 => El8::new(order, files).map_err(value)?.render(),
         Release::El9 => El9::new(order, files).map_err(value)?.render(),
         Release::El10 => El10::new(order, files).map_err(value)?.render(),
     }
-    .map_err(template)?;
+    .map_err(template)?
+        + "\n";
     let fqdn = format!("{}.{}", node.name, cluster.network().domain);
     let node_url = format!("{}/node/{}", artifacts::base_url(cluster), token.reveal());
     check::check(&text, &fqdn, &node_url)

@@ -27,6 +27,7 @@ pub mod artifacts;
 pub mod escape;
 pub mod ipxe;
 pub mod kickstart;
+pub mod push;
 
 // Protocols, and the whole product as a pure core.
 pub mod dhcp;

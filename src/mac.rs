@@ -15,7 +15,7 @@ pub struct Mac([u8; 6]);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadMac {
     /// Not twelve hexadecimal digits, or separators where none belong.
-    #[error("`{0}` is not a MAC address; write it like 52:54:00:aa:bb:01")]
+    #[error("`{}` is not a MAC address; write it like 52:54:00:aa:bb:01", .0.escape_debug())]
     Form(String),
     /// A group address, or all zeros: no network card has it.
     #[error("`{0}` is a group or empty address, no network card has it; read it off the card")]

@@ -90,13 +90,8 @@ pub enum BadTree {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeInfoFault {
     /// Not INI at all.
-    #[error("line {line}: this is no .treeinfo ({reason})")]
-    Syntax {
-        /// Where.
-        line: usize,
-        /// What.
-        reason: String,
-    },
+    #[error("this is no .treeinfo; copy the DVD's own one there")]
+    Syntax,
     /// A needed value is absent.
     #[error("`{key}` is missing in [{section}]; this is no install tree of an Enterprise Linux")]
     Missing {
@@ -120,10 +115,7 @@ impl Tree {
     /// Reads the text of a `.treeinfo` (productmd's format and the older one of EL7). Key files
     /// are not named in it: [`load`] finds them.
     pub fn parse(text: &str) -> Result<Self, TreeInfoFault> {
-        let ini = Ini::load_from_str_noescape(text).map_err(|fault| TreeInfoFault::Syntax {
-            line: fault.line + 1,
-            reason: fault.msg.to_string(),
-        })?;
+        let ini = Ini::load_from_str_noescape(text).ok().ok_or(TreeInfoFault::Syntax)?;
         let get = |section: &'static str, key: &'static str| {
             ini.get_from(Some(section), key)
                 .map(str::trim)

@@ -7,11 +7,17 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text cannot be a name of the given kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` cannot be a {kind}; {rule}")]
+#[error("`{}` cannot be a {kind}; {rule}", text.escape_debug())]
 pub struct BadName {
     text: String,
     kind: &'static str,
     rule: &'static str,
+}
+
+/// Whether a text is one line to every reader: Python, and so pykickstart, ends lines at U+2028 and
+/// U+2029 too.
+pub fn is_one_line(text: &str) -> bool {
+    !text.contains(|letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}'))
 }
 
 fn is_label(text: &str) -> bool {

@@ -260,9 +260,7 @@ fn load_snippets(dir: &Path, cluster: &Cluster) -> anyhow::Result<Snippets> {
         }
     }
     let files = files.iter().map(|(name, text)| (name.as_str(), text.as_str()));
-    Snippets::parse(files, cluster).map_err(|bad| {
-        anyhow::anyhow!(bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })
+    Ok(Snippets::parse(files, cluster)?)
 }
 
 /// Reads the loaders into memory: TFTP serves names, never files.
@@ -319,7 +317,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let dhcp = dhcp::DhcpSocket::bind(&network.interface, network.address)?;
     let tftp = tftp::TftpSocket::bind(&network.interface, network.address)?;
     let http = http::bind(&network.interface, network.address)?;
-    let syslog = syslog::bind(&network.interface, network.address)?;
+    let logs = syslog::bind(&network.interface, network.address)?;
     let mut tasks = tokio::task::JoinSet::new();
     let files = shared.loaders.clone();
     let core = Arc::clone(&shared);
@@ -329,7 +327,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let tftp = tftp::run(tftp, files, move |finished| core.finished(finished));
     tasks.spawn(until_stop(tftp, Arc::clone(&shared), "TFTP"));
     tasks.spawn(http::run(http, Arc::clone(&shared)));
-    tasks.spawn(syslog::run(syslog, settings.state.join("logs"), Arc::clone(&shared)));
+    for log in logs {
+        tasks.spawn(syslog::run(log, settings.state.join("logs"), Arc::clone(&shared)));
+    }
     tasks.spawn(watch::run(settings.config.clone(), Arc::clone(&shared)));
 
     let nodes = shared.site().cluster.nodes().len();

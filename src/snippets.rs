@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::cluster::{Cluster, Node};
-use crate::name::{NodeName, Role};
+use crate::name::{NodeName, Role, is_one_line};
 
 /// Longest snippet. A kickstart is 15 kB.
 const BYTES_MAX: usize = 64 * 1024;
@@ -59,6 +59,11 @@ pub struct BadSnippet {
     pub fault: Fault,
 }
 
+/// Everything that is wrong with the folder. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct BadSnippets(pub Vec<BadSnippet>);
+
 /// What can be wrong with a snippet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -98,7 +103,7 @@ impl Snippets {
     pub fn parse<'t>(
         files: impl IntoIterator<Item = (&'t str, &'t str)>,
         cluster: &Cluster,
-    ) -> Result<Self, Vec<BadSnippet>> {
+    ) -> Result<Self, BadSnippets> {
         let (mut good, mut bad) = (BTreeMap::new(), vec![]);
         for (file, text) in files.into_iter().filter(|(file, _)| is_snippet(file)) {
             let wrong = |line, fault| BadSnippet { file: file.to_owned(), line, fault };
@@ -112,7 +117,7 @@ impl Snippets {
                 },
             }
         }
-        if bad.is_empty() { Ok(Self(good)) } else { Err(bad) }
+        if bad.is_empty() { Ok(Self(good)) } else { Err(BadSnippets(bad)) }
     }
 
     /// Those of a node, in the order they are run.
@@ -173,7 +178,9 @@ fn check(text: &str, part: Part) -> Result<String, (Option<usize>, Fault)> {
     }
     for (index, line) in text.split('\n').enumerate() {
         let wrong = |fault| Err((Some(index + 1), fault));
-        if let Some(odd) = line.chars().find(|letter| letter.is_control() && *letter != '\t') {
+        let is_odd =
+            |letter: &char| *letter != '\t' && !is_one_line(letter.encode_utf8(&mut [0; 4]));
+        if let Some(odd) = line.chars().find(is_odd) {
             return wrong(Fault::Control(odd));
         }
         // Anaconda's parser looks at the first word of each line, whatever the shell would say.

@@ -1,7 +1,7 @@
 //! `cluster.toml` as meant: typed tables -> [`Cluster`], or every [`Finding`](super::Finding) at once.
 
 mod nodes;
-mod settings;
+pub(super) mod settings;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -233,7 +233,9 @@ fn systems<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> BTreeMap<OsName
         let fallback = fallback.and_then(|text| value::<OsName>(reader, text));
         let memory = reader.number(&mut table, "min_ram_mib", 256..=65_536);
         reader.finish(table);
-        if let (Some(name), Some(tree)) = (name, tree) {
+        // Known although its tree is wrong: those who name it are not.
+        if let Some(name) = name {
+            let tree = tree.unwrap_or_default();
             fallbacks.extend(fallback.clone().map(|other| (name.value.clone(), other)));
             let fallback = fallback.map(|at| at.value);
             let memory_min_mib = memory.map(|at| at.value);

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{Document, Item, RawString, Table};
 
 use super::Cluster;
 use crate::mac::Mac;
@@ -37,44 +37,107 @@ pub enum EditError {
     NoNode(NodeName),
 }
 
-fn document(text: &str) -> Result<DocumentMut, EditError> {
-    text.parse().map_err(|error: toml_edit::TomlError| {
+fn document(text: &str) -> Result<Document<&str>, EditError> {
+    Document::parse(text).map_err(|error| {
         EditError::Syntax(error.message().split_whitespace().collect::<Vec<_>>().join(" "))
     })
 }
 
-/// Appends a `[[node]]`.
+/// Appends a `[[node]]`. All else stays byte for byte: the text is only ever added to.
 pub fn add_node(text: &str, node: &NewNode) -> Result<String, EditError> {
-    let mut document = document(text)?;
-    let nodes = document.entry("node").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
-    let nodes = nodes.as_array_of_tables_mut().ok_or(EditError::Form)?;
-    let mut table = Table::new();
-    table.insert("name", value(node.name.as_str()));
-    table.insert("mac", value(node.mac.to_string()));
-    table.insert("ip", value(node.ip.to_string()));
-    if let Some(os) = &node.os {
-        table.insert("os", value(os.as_str()));
+    match document(text)?.as_table().get("node") {
+        None | Some(Item::None | Item::ArrayOfTables(_)) => {}
+        Some(Item::Value(_) | Item::Table(_)) => return Err(EditError::Form),
     }
+    let mut lines = vec![
+        String::new(),
+        "[[node]]".to_owned(),
+        format!("name = \"{}\"", node.name),
+        format!("mac = \"{}\"", node.mac),
+        format!("ip = \"{}\"", node.ip),
+    ];
+    lines.extend(node.os.iter().map(|os| format!("os = \"{os}\"")));
     if !node.roles.is_empty() {
-        table.insert("roles", value(node.roles.iter().map(Role::as_str).collect::<Array>()));
+        let roles: Vec<_> = node.roles.iter().map(|role| format!("\"{role}\"")).collect();
+        lines.push(format!("roles = [{}]", roles.join(", ")));
     }
-    table.decor_mut().set_prefix("\n");
-    nodes.push(table);
-    Ok(document.to_string())
+    let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let gap = if text.is_empty() || text.ends_with('\n') { "" } else { end };
+    Ok(lines.iter().fold(format!("{text}{gap}"), |text, line| text + line + end))
 }
 
-/// Removes the `[[node]]` of that name.
+/// Removes the `[[node]]` of that name with its comments: those that stand right above it, and
+/// those right below it that do not stand right above something else.
 pub fn remove_node(text: &str, name: &NodeName) -> Result<String, EditError> {
-    let mut document = document(text)?;
-    let nodes = document.get_mut("node").and_then(Item::as_array_of_tables_mut);
-    let nodes = nodes.ok_or_else(|| EditError::NoNode(name.clone()))?;
-    let is_it = |table: &Table| table.get("name").and_then(Item::as_str) == Some(name.as_str());
-    let index = nodes.iter().position(is_it).ok_or_else(|| EditError::NoNode(name.clone()))?;
-    nodes.remove(index);
-    Ok(document.to_string())
+    let document = document(text)?;
+    let missing = || EditError::NoNode(name.clone());
+    let nodes = document.as_table().get("node").ok_or_else(missing)?;
+    let nodes = nodes.as_array_of_tables().ok_or(EditError::Form)?;
+    let is_it = |table: &&Table| table.get("name").and_then(Item::as_str) == Some(name.as_str());
+    let node = nodes.iter().find(is_it).ok_or_else(missing)?;
+    let mut parts = vec![];
+    headed(node, &mut parts);
+    parts.sort_by_key(|part| std::cmp::Reverse(part.head));
+    Ok(parts.into_iter().fold(text.to_owned(), |text, part| without(&text, part)))
 }
 
-/// The next free name: `worker1`, `worker2`, …, or on from the highest of the names there are.
+/// Where a table lies in the text.
+struct Part {
+    /// Where the comments and blank lines above its head begin.
+    above: usize,
+    /// Where its head begins.
+    head: usize,
+    /// Where its last value ends.
+    end: usize,
+}
+
+/// Gathers a table and those below it that have a head of their own.
+fn headed(table: &Table, parts: &mut Vec<Part>) {
+    let values = table.get_values();
+    let ends = values.iter().filter_map(|(_, value)| value.span()).map(|span| span.end);
+    if let Some(head) = table.span().filter(|_| !table.is_dotted() && !table.is_implicit()) {
+        let above = table.decor().prefix().and_then(RawString::span);
+        let above = above.map_or(head.start, |above| above.start);
+        parts.push(Part { above, head: head.start, end: ends.fold(head.end, usize::max) });
+    }
+    for (_, item) in table.iter() {
+        match item {
+            Item::Table(inner) => headed(inner, parts),
+            Item::ArrayOfTables(tables) => tables.iter().for_each(|inner| headed(inner, parts)),
+            Item::None | Item::Value(_) => {}
+        }
+    }
+}
+
+/// The text without the lines of a table, the comments that belong to them, and the blank lines
+/// that set them off from what is above.
+fn without(text: &str, part: Part) -> String {
+    let (kept, rest) = text.split_at(part.above);
+    let (above, rest) = rest.split_at(part.head - part.above);
+    let (_, below) = rest.split_at(part.end - part.head);
+    let is_comment = |line: &&str| line.trim_start().starts_with('#');
+    let is_blank = |line: &&str| line.trim().is_empty();
+    let mut above: Vec<&str> = above.split_inclusive('\n').collect();
+    // What is left of the head's own line is the blanks before it.
+    if above.last().is_some_and(|line| !line.ends_with('\n')) {
+        above.pop();
+    }
+    while above.last().is_some_and(is_comment) {
+        above.pop();
+    }
+    while above.last().is_some_and(is_blank) {
+        above.pop();
+    }
+    let mut below = below.split_inclusive('\n').skip(1);
+    let own = below.clone().take_while(is_comment).count();
+    if below.clone().nth(own).as_ref().is_none_or(is_blank) {
+        below.by_ref().take(own).for_each(drop);
+    }
+    std::iter::once(kept).chain(above).chain(below).collect()
+}
+
+/// The next free name: `worker1`, `worker2`, …, or on from the highest of the names there are,
+/// with as many digits (`node08`, `node09`, `node10`).
 pub fn next_name(cluster: &Cluster) -> Option<NodeName> {
     next_names(cluster).next()
 }
@@ -96,11 +159,14 @@ fn next_ips(cluster: &Cluster) -> impl Iterator<Item = Ipv4Addr> {
 fn next_names(cluster: &Cluster) -> impl Iterator<Item = NodeName> + use<> {
     let split = |name: &str| {
         let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
-        let number = name.get(stem.len()..)?.parse::<u32>().ok()?;
-        Some((stem.to_owned(), number))
+        let digits = name.get(stem.len()..)?;
+        Some((digits.parse::<u32>().ok()?, digits.len(), stem.to_owned()))
     };
     let names = cluster.nodes().filter_map(|node| split(node.name.as_str()));
-    let (stem, number) =
-        names.max_by_key(|(_, number)| *number).unwrap_or_else(|| ("worker".to_owned(), 0));
-    (1..).map_while(move |step| format!("{stem}{}", number.checked_add(step)?).parse().ok())
+    let first = || (0, 1, "worker".to_owned());
+    let (number, width, stem) = names.max_by_key(|(number, ..)| *number).unwrap_or_else(first);
+    (1..).map_while(move |step| format!("{stem}{:0width$}", number.checked_add(step)?).parse().ok())
 }
+
+#[cfg(test)]
+mod tests;

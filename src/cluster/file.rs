@@ -62,6 +62,17 @@ pub(super) struct At<T> {
     pub(super) value: T,
 }
 
+/// Takes the bytes of a file as text, or says on which line they are none: editors of old write
+/// umlauts in other ways.
+pub fn utf8(bytes: Vec<u8>, file: &Path) -> Result<String, Findings> {
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        let message = "this is not UTF-8; save the file in that encoding".to_owned();
+        Findings { file: file.to_owned(), list: vec![Finding { line, message }] }
+    })
+}
+
 /// Parses the text, or says on which line it is no TOML.
 pub(super) fn document<'d>(text: &'d str, file: &Path) -> Result<Document<&'d str>, Findings> {
     Document::parse(text).map_err(|error| {
@@ -140,10 +151,9 @@ impl<'d> Reader<'d> {
                     found.push((name, self.table(format!("[{key}.{name}]"), item.line, inner)));
                 }
                 None => {
-                    self.wrong(
-                        item.line,
-                        format!("`{name}` must be a table; write [{key}.{name}]"),
-                    );
+                    let name: String = name.chars().take(60).collect();
+                    let name = name.escape_debug();
+                    self.wrong(item.line, format!("`{name}` must be a table; write [{key}.NAME]"));
                 }
             }
         }
@@ -211,7 +221,7 @@ impl<'d> Reader<'d> {
         let number = number.filter(|number| bounds.contains(number));
         if number.is_none() {
             let (low, high) = bounds.into_inner();
-            let found = self.source(item.value);
+            let found = self.source(item.value.span());
             self.wrong(
                 item.line,
                 format!("`{key}` is {found}; it must be a whole number from {low} to {high}"),
@@ -225,7 +235,7 @@ impl<'d> Reader<'d> {
         let item = table.take(key)?;
         let flag = item.value.as_bool();
         if flag.is_none() {
-            let found = self.source(item.value);
+            let found = self.source(item.value.span());
             self.wrong(item.line, format!("`{key}` is {found}; it must be true or false"));
         }
         flag.map(|value| At { line: item.line, value })
@@ -247,22 +257,21 @@ impl<'d> Reader<'d> {
             let line = line_of(self.text, value.span());
             match value.as_str() {
                 Some(text) => list.push(At { line, value: text }),
-                None => self.wrong(
-                    line,
-                    format!(
-                        "`{key}` holds {}; it must hold texts in quotes",
-                        value.to_string().trim()
-                    ),
-                ),
+                None => {
+                    let found = self.source(value.span());
+                    self.wrong(
+                        line,
+                        format!("`{key}` holds {found}; it must hold texts in quotes"),
+                    );
+                }
             }
         }
         Some(At { line: item.line, value: list })
     }
 
     /// The value as the owner wrote it, cut to a line.
-    fn source(&self, item: &Item) -> String {
-        let span = item.span().unwrap_or_default();
-        let text = self.text.get(span).unwrap_or_default();
+    fn source(&self, span: Option<Range<usize>>) -> String {
+        let text = self.text.get(span.unwrap_or_default()).unwrap_or_default();
         text.lines().next().unwrap_or_default().chars().take(60).collect()
     }
 
@@ -282,7 +291,7 @@ impl<'d> Reader<'d> {
             let key: String = key.chars().take(60).collect();
             self.wrong(
                 item.line,
-                format!("unknown key `{}` in {}; {hint}", key.escape_default(), table.place),
+                format!("unknown key `{}` in {}; {hint}", key.escape_debug(), table.place),
             );
         }
     }

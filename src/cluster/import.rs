@@ -45,8 +45,8 @@ const COLUMNS: [&str; 5] = ["name", "mac", "ip", "os", "roles"];
 /// (`name,mac,ip,os,roles` without one). Roles are separated by blanks.
 pub fn parse_csv(text: &str) -> Result<Vec<ImportedNode>, ImportFindings> {
     let text = text.trim_start_matches('\u{feff}');
-    let semicolons =
-        text.lines().find(|line| !line.starts_with('#')).is_some_and(|line| line.contains(';'));
+    let first = text.lines().find(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let semicolons = first.is_some_and(|line| line.contains(';'));
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -60,12 +60,16 @@ pub fn parse_csv(text: &str) -> Result<Vec<ImportedNode>, ImportFindings> {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                let line = error.position().map_or(1, line);
+                let line = error.position().map_or(1, |at| line(text, at));
                 wrong.push(Finding { line, message: "this is not CSV text".to_owned() });
                 break;
             }
         };
-        let line = record.position().map_or(1, line);
+        // Spreadsheets write rows that nobody filled in.
+        if record.iter().all(str::is_empty) {
+            continue;
+        }
+        let line = record.position().map_or(1, |at| line(text, at));
         let Some(columns) = &columns else {
             let head: Vec<String> = record.iter().map(str::to_lowercase).collect();
             let is_head = head.iter().any(|word| word == "mac");
@@ -74,7 +78,7 @@ pub fn parse_csv(text: &str) -> Result<Vec<ImportedNode>, ImportFindings> {
             {
                 let message = format!(
                     "unknown column `{}`; known: {}",
-                    unknown.escape_default(),
+                    unknown.escape_debug(),
                     COLUMNS.join(", ")
                 );
                 wrong.push(Finding { line, message });
@@ -91,8 +95,14 @@ pub fn parse_csv(text: &str) -> Result<Vec<ImportedNode>, ImportFindings> {
     if wrong.is_empty() { Ok(nodes) } else { Err(ImportFindings(wrong)) }
 }
 
-fn line(position: &csv::Position) -> usize {
-    usize::try_from(position.line()).unwrap_or(usize::MAX)
+/// The line a record stands on. The reader's own count is that of the first blank line or comment
+/// before it.
+fn line(text: &str, position: &csv::Position) -> usize {
+    let at = usize::try_from(position.byte()).unwrap_or(usize::MAX).min(text.len());
+    let (before, rest) = text.split_at_checked(at).unwrap_or((text, ""));
+    let is_skipped = |line: &&str| line.trim().is_empty() || line.starts_with('#');
+    let skipped = rest.lines().take_while(is_skipped).count();
+    1 + before.matches('\n').count() + skipped
 }
 
 fn node(
@@ -126,7 +136,7 @@ fn node(
     let ip = field("ip").and_then(|text| {
         let ip = text.parse().ok();
         if ip.is_none() {
-            complain(format!("`{}` is no IPv4 address", text.escape_default()));
+            complain(format!("`{}` is no IPv4 address", text.escape_debug()));
         }
         ip
     });

@@ -1,6 +1,7 @@
 //! The text that `rekindle init` writes: this machine's interfaces and the admin's keys -> a
 //! commented `cluster.toml` to go on from.
 
+use super::is_public_key;
 use crate::host::Interface;
 
 const TEXT: &str = include_str!("../../docs/cluster.example.toml");
@@ -18,7 +19,7 @@ pub fn write(interfaces: &[Interface], admin_keys: &[String]) -> String {
     }
     let quoted: Vec<_> = admin_keys
         .iter()
-        .filter(|key| !key.contains(|letter: char| letter.is_control() || "\"\\".contains(letter)))
+        .filter(|key| is_public_key(key))
         .map(|key| format!("  \"{key}\","))
         .collect();
     text.replace("  \"ssh-ed25519 AAAA… you@home\",", &quoted.join("\n"))

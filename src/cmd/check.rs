@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Files, Wrong, out};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Findings};
 use crate::kickstart::{self, Order};
 use crate::snippets::Snippet;
 use crate::trust::{PublicKeys, Token};
@@ -24,11 +24,10 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self, files: &Files) -> anyhow::Result<()> {
-        let text = files.text()?;
         let name = files.config.display().to_string();
-        let (findings, nodes) = match Cluster::parse(&text, &files.config) {
-            Err(found) => {
-                let list = found.list.into_iter();
+        let (findings, nodes) = match files.cluster() {
+            Err(error) => {
+                let list = error.downcast::<Findings>()?.list.into_iter();
                 (list.map(|finding| (Some(finding.line), finding.message)).collect(), 0)
             }
             Ok(cluster) => {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::{Files, Wrong, out};
-use crate::cluster::template;
+use crate::cluster::{is_public_key, template};
 use crate::host;
 
 /// Write a commented cluster.toml from this machine's own interfaces
@@ -72,11 +72,21 @@ impl Init {
         for file in files {
             let text = std::fs::read_to_string(&file)
                 .with_context(|| format!("cannot read {}", file.display()))?;
-            let lines = text
-                .lines()
-                .map(str::trim)
-                .filter(|line| !line.is_empty() && !line.starts_with('#'));
-            keys.extend(lines.map(str::to_owned));
+            for (index, line) in text.lines().map(str::trim).enumerate() {
+                if line.is_empty() || line.starts_with('#') {
+                    continue;
+                }
+                // A private key must not end up in a file that everybody may read.
+                if !is_public_key(line) {
+                    return Err(Wrong(format!(
+                        "{}:{}: this is no OpenSSH public key (or its comment holds quotes); name a file like ~/.ssh/id_ed25519.pub",
+                        file.display(),
+                        index + 1
+                    ))
+                    .into());
+                }
+                keys.push(line.to_owned());
+            }
         }
         Ok(keys)
     }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Files, Wrong, out};
-use crate::change::{self, Lock};
+use crate::change;
 use crate::cluster::edit::{self, NewNode};
 use crate::cluster::{self, Cluster};
 use crate::mac::Mac;
@@ -27,7 +27,7 @@ pub(super) enum Node {
     /// Remove a node; its disk is not touched
     Rm(Named),
     /// Let a node's next network boot install it again, which erases its disk
-    Reinstall(Many),
+    Reinstall(Reinstall),
     /// Take the permission to install back
     Disarm(Many),
     /// Add the machines of a CSV file (columns name, mac, ip, os, roles; only mac is needed)
@@ -85,6 +85,16 @@ pub(super) struct Many {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Reinstall {
+    /// Which
+    #[arg(required = true)]
+    names: Vec<NodeName>,
+    /// Its disk was replaced: another one than the last time may be erased
+    #[arg(long)]
+    new_disk: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Import {
     /// The file
     file: PathBuf,
@@ -100,7 +110,7 @@ impl Node {
             Self::List(Json { json }) => list(files, json),
             Self::Show(Show { name, json }) => show(files, &name, json),
             Self::Rm(Named { name }) => remove(files, &name),
-            Self::Reinstall(Many { names }) => reinstall(files, &names),
+            Self::Reinstall(Reinstall { names, new_disk }) => reinstall(files, &names, new_disk),
             Self::Disarm(Many { names }) => disarm(files, &names),
             Self::Import(import) => import.run(files),
         }
@@ -109,21 +119,29 @@ impl Node {
 
 impl Add {
     fn run(self, files: &Files) -> anyhow::Result<()> {
-        let wanted =
-            Wanted { name: self.name, mac: self.mac, ip: self.ip, os: self.os, roles: self.roles };
-        add(files, vec![wanted], !self.no_arm)
+        let Self { name, mac, ip, os, roles, no_arm } = self;
+        add(files, vec![Wanted { place: String::new(), name, mac, ip, os, roles }], !no_arm)
     }
 }
 
 impl Import {
     fn run(self, files: &Files) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(&self.file)
+        let bytes = std::fs::read(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
+        let text = cluster::utf8(bytes, &self.file)?;
         let rows = cluster::import::parse_csv(&text)
             .map_err(|found| Wrong(found.with_file(&self.file)))?;
+        let name = self.file.display();
+        if rows.is_empty() {
+            return Err(Wrong(format!(
+                "{name} names no machine; write a line like worker1,52:54:00:aa:bb:01"
+            ))
+            .into());
+        }
         let wanted = rows
             .into_iter()
             .map(|row| Wanted {
+                place: format!("{name}:{}: ", row.line),
                 name: row.name,
                 mac: row.mac,
                 ip: row.ip,
@@ -137,6 +155,8 @@ impl Import {
 
 /// A node as its owner asks for it.
 struct Wanted {
+    /// Where that stands, in front of what is wrong with it.
+    place: String,
     name: Option<NodeName>,
     mac: Mac,
     ip: Option<Ipv4Addr>,
@@ -144,38 +164,57 @@ struct Wanted {
     roles: Vec<Role>,
 }
 
+impl Wanted {
+    /// Fills in what was left out. What is taken is told here, since the line that it would
+    /// stand on is not written yet.
+    fn node(self, cluster: &Cluster) -> Result<NewNode, String> {
+        let Self { name, mac, ip, os, roles, .. } = self;
+        if let Some(taken) = cluster.node_by_mac(mac) {
+            let name = &taken.name;
+            return Err(format!(
+                "{mac} is node `{name}` already; `rekindle node reinstall {name}` installs it again"
+            ));
+        }
+        let name = name.or_else(|| edit::next_name(cluster)).ok_or("no next name; give one")?;
+        if cluster.node(&name).is_some() {
+            return Err(format!("there is a node `{name}` already; give another name"));
+        }
+        let ip = ip.or_else(|| edit::next_ip(cluster)).ok_or(
+            "all addresses of network.workers are taken; widen the range or give an address",
+        )?;
+        if let Some(taken) = cluster.node_by_ip(ip) {
+            let name = &taken.name;
+            return Err(format!("{ip} is already taken by node `{name}`; give another address"));
+        }
+        Ok(NewNode { name, mac, ip, os, roles })
+    }
+}
+
 /// Adds all or none: the file first, then the permission to install.
 fn add(files: &Files, wanted: Vec<Wanted>, arm: bool) -> anyhow::Result<()> {
+    let lock = files.lock()?;
     let journal = files.journal()?;
-    let lock = Lock::take(&files.config)?;
     let mut text = files.text()?;
     let mut cluster = Cluster::parse(&text, &files.config)?;
-    let mut added = vec![];
+    let (mut added, mut wrong) = (vec![], vec![]);
     for one in wanted {
-        if let Some(taken) = cluster.node_by_mac(one.mac) {
-            let name = &taken.name;
-            return Err(Wrong(format!(
-                "{} is node `{name}` already; `rekindle node reinstall {name}` installs it again",
-                one.mac
-            ))
-            .into());
+        let place = one.place.clone();
+        let node = one.node(&cluster);
+        let changed = node.and_then(|node| {
+            let text = edit::add_node(&text, &node).map_err(|error| error.to_string())?;
+            let parsed = Cluster::parse(&text, &files.config);
+            Ok((node, text, parsed.map_err(|found| change::refused(&found))?))
+        });
+        match changed {
+            Ok((node, with_it, parsed)) => {
+                (text, cluster) = (with_it, parsed);
+                added.push(node);
+            }
+            Err(message) => wrong.push(format!("{place}{message}")),
         }
-        let name = match one.name {
-            Some(name) => name,
-            None => edit::next_name(&cluster).context("no next name; give one")?,
-        };
-        let ip = one.ip.or_else(|| edit::next_ip(&cluster));
-        let ip = ip.ok_or_else(|| {
-            Wrong(
-                "all addresses of network.workers are taken; widen the range or give --ip"
-                    .to_owned(),
-            )
-        })?;
-        let node = NewNode { name, mac: one.mac, ip, os: one.os, roles: one.roles };
-        text = edit::add_node(&text, &node)?;
-        cluster =
-            Cluster::parse(&text, &files.config).map_err(|found| Wrong(change::refused(&found)))?;
-        added.push(node);
+    }
+    if !wrong.is_empty() {
+        return Err(Wrong(wrong.join("\n")).into());
     }
     lock.replace(&text)?;
     let mut report = vec![];
@@ -196,22 +235,26 @@ fn add(files: &Files, wanted: Vec<Wanted>, arm: bool) -> anyhow::Result<()> {
 }
 
 fn remove(files: &Files, name: &NodeName) -> anyhow::Result<()> {
+    let lock = files.lock()?;
     let journal = files.journal()?;
-    let lock = Lock::take(&files.config)?;
     let text = files.text()?;
     let cluster = Cluster::parse(&text, &files.config)?;
     let mac = node(&cluster, name)?.mac;
+    let text = edit::remove_node(&text, name).map_err(|error| Wrong(error.to_string()))?;
     // The permission goes first: a node that is half removed must not be installed.
     journal.append(mac, &Event::Disarmed)?;
-    lock.replace(&edit::remove_node(&text, name)?)?;
+    lock.replace(&text)?;
     out::text(&format!("{name} is removed; its disk was not touched"))
 }
 
-fn reinstall(files: &Files, names: &[NodeName]) -> anyhow::Result<()> {
+fn reinstall(files: &Files, names: &[NodeName], new_disk: bool) -> anyhow::Result<()> {
     let cluster = files.cluster()?;
     let nodes = names.iter().map(|name| node(&cluster, name)).collect::<Result<Vec<_>, _>>()?;
     let journal = files.journal()?;
     for node in nodes {
+        if new_disk {
+            journal.append(node.mac, &Event::NewDiskAllowed)?;
+        }
         journal.append(node.mac, &Event::Armed)?;
         out::text(&format!(
             "{}: its next network boot installs it again and erases its disk",
@@ -300,7 +343,7 @@ fn show(files: &Files, name: &NodeName, json: bool) -> anyhow::Result<()> {
         ("mac", node.mac.to_string()),
         ("ip", node.ip.to_string()),
         ("os", node.os.to_string()),
-        ("roles", roles.join(" ")),
+        ("roles", if roles.is_empty() { "-".to_owned() } else { roles.join(" ") }),
         ("disk", disk(&node.disk)),
     ];
     lines.extend(progress.map(told).into_iter().flatten());
@@ -325,9 +368,12 @@ fn told(progress: &Progress) -> Vec<(&'static str, String)> {
         || "no: it boots its own disk".to_owned(),
         |arm| format!("yes: its next network boot installs it ({} tries so far)", arm.tries),
     );
-    vec![
+    let mut lines = vec![
         ("stage", format!("{} since {}", progress.stage, out::time(progress.since_ms))),
         ("armed", armed),
-        ("said", progress.detail.clone()),
-    ]
+    ];
+    if !progress.detail.is_empty() {
+        lines.push(("said", progress.detail.trim().replace('\n', "\n           ")));
+    }
+    lines
 }

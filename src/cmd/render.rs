@@ -53,9 +53,12 @@ impl Render {
         let arm = Arm { seq: 0, boots: 0, tries: 0, window_ms: None };
         let install = Decision::Install { node, os, arm };
         let installer = Installer { tree, token: &token, delay_s: 0 };
-        let script = || ipxe::render(cluster, node.mac, &install, Some(installer));
+        let wrong = |fault: &dyn std::fmt::Display| Wrong(fault.to_string());
+        let script =
+            || ipxe::render(cluster, node.mac, &install, Some(installer)).map_err(|e| wrong(&e));
+        let kickstart = || kickstart::render(&order).map_err(|fault| wrong(&fault));
         match self.what {
-            What::Kickstart => out::text(&kickstart::render(&order)?),
+            What::Kickstart => out::text(&kickstart()?),
             What::Ipxe => out::text(&script()?),
             What::All => {
                 let local = ipxe::render(cluster, node.mac, &Decision::LocalBoot(node), None)?;
@@ -64,7 +67,7 @@ impl Render {
                     ("iPXE script that looks at the hardware", probe),
                     ("iPXE script that installs", script()?),
                     ("iPXE script that boots the disk", local),
-                    ("kickstart", kickstart::render(&order)?),
+                    ("kickstart", kickstart()?),
                 ];
                 let files = artifacts::files(cluster, os, tree, keys)?;
                 let texts = texts.into_iter();

@@ -12,6 +12,18 @@ fn words_are_quoted_where_they_must_be() {
     let sh = |text| ShWord::new("field", text).map(|word| word.to_string()).ok();
     assert_eq!(sh("it's $(here)").as_deref(), Some(r"'it'\''s $(here)'"));
     assert_eq!(sh("a\0b"), None);
+    for text in ["a\u{2028}rootpw --plaintext x", "a\u{2029}b", "a\u{85}b"] {
+        assert_eq!((ks(text), sh(text)), (None, None), "{text:?}: Python ends a line there");
+    }
+}
+
+#[test]
+fn no_line_ends_the_document_it_stands_in() {
+    let here = |text| HereLine::new("field", text).map(|line| line.to_string()).ok();
+    assert_eq!(here("a $(b) REKINDLE 'c'").as_deref(), Some("a $(b) REKINDLE 'c'"));
+    for text in ["REKINDLE", "%end", "a\nb", "a\u{2028}%end"] {
+        assert_eq!(here(text), None, "{text}");
+    }
 }
 
 #[test]
@@ -36,12 +48,13 @@ proptest! {
         let words = [
             KsWord::new("f", &text).map(|word| word.to_string()),
             ShWord::new("f", &text).map(|word| word.to_string()),
+            HereLine::new("f", &text).map(|word| word.to_string()),
             PackageWord::new(&text).map(|word| word.to_string()),
             KernelArgs::new(std::slice::from_ref(&text)).map(|word| word.to_string()),
             Ok(IpxeText::new(&text).to_string()),
         ];
         for word in words.into_iter().flatten() {
-            prop_assert!(!word.contains(char::is_control), "{word:?}");
+            prop_assert!(is_one_line(&word), "{word:?}");
         }
     }
 }

@@ -65,3 +65,11 @@ fn a_computer_that_is_too_old_reads_why() {
     let text = script_on(&[Event::Armed], 1, OWN, Some(old));
     assert!(text.contains("worker1 cannot be installed: this CPU has no SSE4.2: el9 cannot run on it, el8 and el7 can\n"), "{text}");
 }
+
+#[test]
+fn only_a_stranger_is_told_that_its_disk_is_as_it_was() {
+    let (cluster, node) = (site().cluster, crate::cluster::sample::node(1));
+    let held = |hold| render(&cluster, node.mac, &Decision::Hold(hold), None).expect("script");
+    assert!(held(Hold::Unknown).contains("Nothing on its disk was touched."));
+    assert!(!held(Hold::TriesUsedUp(&node)).contains("touched"), "it was installed half");
+}

@@ -34,6 +34,12 @@ pub enum Fault {
         /// Which.
         program: String,
     },
+    /// A here-document that does not end where it should: the rest of the script would be in the file.
+    #[error("line {line}: the text that begins with {HERE} here does not end")]
+    HereDocument {
+        /// Where it begins.
+        line: usize,
+    },
     /// It is larger than any sane kickstart.
     #[error("{bytes} bytes are too many")]
     Size {
@@ -43,6 +49,9 @@ pub enum Fault {
 }
 
 const BYTES_MAX: usize = 1 << 20;
+
+/// The word that ends every here-document of ours.
+const HERE: &str = "REKINDLE";
 
 /// Commands of which Anaconda takes the last one and says nothing.
 const ONCE: [&str; 10] = [
@@ -82,6 +91,12 @@ const ABSENT: [&str; 20] = [
     "openssl",
 ];
 
+/// Words that stand before the program in a command.
+const BEFORE: [&str; 14] = [
+    "if", "then", "elif", "else", "while", "until", "do", "!", "{", "exec", "command", "env",
+    "xargs", "time",
+];
+
 /// Checks a whole kickstart.
 pub(super) fn check(text: &str, fqdn: &str, node_url: &str) -> Result<(), Fault> {
     if text.len() > BYTES_MAX {
@@ -92,6 +107,7 @@ pub(super) fn check(text: &str, fqdn: &str, node_url: &str) -> Result<(), Fault>
             return Err(Fault::Missing(needed.trim().to_owned()));
         }
     }
+    here_documents(text)?;
     let mut section: Option<&str> = None;
     let mut seen: Vec<&str> = vec![];
     for (index, content) in text.lines().enumerate() {
@@ -122,6 +138,21 @@ pub(super) fn check(text: &str, fqdn: &str, node_url: &str) -> Result<(), Fault>
     Ok(())
 }
 
+/// Each is closed by its word alone on a line before the next begins.
+fn here_documents(text: &str) -> Result<(), Fault> {
+    let mut open: Option<usize> = None;
+    for (index, content) in text.lines().enumerate() {
+        let opens = content.ends_with(&format!("<<'{HERE}'"));
+        match open {
+            Some(_) if content == HERE => open = None,
+            Some(line) if opens => return Err(Fault::HereDocument { line }),
+            None if opens => open = Some(index + 1),
+            Some(_) | None => {}
+        }
+    }
+    open.map_or(Ok(()), |line| Err(Fault::HereDocument { line }))
+}
+
 fn is_section(word: &str) -> bool {
     word.starts_with('%') && !matches!(word, "%end" | "%include")
 }
@@ -135,14 +166,18 @@ fn outside_target(open: &str) -> bool {
     open.starts_with("%pre") || open.starts_with("%onerror") || open.contains("--nochroot")
 }
 
+/// Looks at what is run, not at what is said: a serial number or a kernel argument may be called
+/// like a program.
 fn programs(content: &str, line: usize) -> Result<(), Fault> {
     let code = content.trim();
     if code.starts_with('#') {
         return Ok(());
     }
-    let mut words =
-        code.split(|letter: char| letter.is_whitespace() || "|;&()`$\"'".contains(letter));
-    match words.find(|word| ABSENT.contains(word)) {
+    let is_before = |word: &&str| BEFORE.contains(word) || word.contains('=');
+    let commands = code.split(['|', ';', '&', '(', ')', '`']);
+    let mut run =
+        commands.filter_map(|command| command.split_whitespace().find(|word| !is_before(word)));
+    match run.find(|word| ABSENT.contains(word)) {
         Some(program) => Err(Fault::NoSuchProgram { line, program: program.to_owned() }),
         None => Ok(()),
     }
@@ -175,9 +210,26 @@ mod tests {
             Some(Fault::Twice { line: 3, command: "url".to_owned() })
         );
         assert_eq!(with("n.d", "other"), Some(Fault::Missing("--hostname=n.d".to_owned())));
+        let here = "cat >f <<'REKINDLE'\nx\nREKINDLE\ncurl";
+        assert_eq!(with("curl", here), None);
+        let unclosed = here.replace("x\nREKINDLE", "xREKINDLE");
+        assert_eq!(with("curl", &unclosed), Some(Fault::HereDocument { line: 5 }));
         assert_eq!(
             with("curl", "x=$(nproc); curl"),
             Some(Fault::NoSuchProgram { line: 5, program: "nproc".to_owned() })
         );
+        for code in ["timeout 5 x", "if ! timeout 5 x", "a || exec timeout 5 x", "A=1 timeout 5 x"]
+        {
+            let program = "timeout".to_owned();
+            let code = format!("{code}; curl");
+            assert_eq!(with("curl", &code), Some(Fault::NoSuchProgram { line: 5, program }));
+        }
+    }
+
+    #[test]
+    fn a_value_may_be_called_like_a_program() {
+        for code in ["SERIAL='ss' curl", "bootloader --append=\"free\" curl", "echo install curl"] {
+            assert_eq!(fault(&GOOD.replace("curl", code)), None, "{code}");
+        }
     }
 }

@@ -58,3 +58,6 @@ fn told(rule: &DiskRule) -> String {
     words.extend(rule.path.as_ref().map(|path| format!("path {}", plain(path))));
     words.join(", ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,11 @@
-//! The installers' log streams. Anaconda's `inst.syslog` is TCP, one line a message: each node's
-//! lines go into a bounded file, and tell how many packages are in.
+//! The log streams of installers and nodes. Both are TCP, one line a message: each node's lines go
+//! into a bounded file, and an installer's tell how many packages are in.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,17 +15,25 @@ use super::{ListenError, Shared};
 use crate::http::report::printable;
 use crate::name::{IfName, NodeName};
 
-/// Where `inst.syslog` points.
-pub const PORT: u16 = 5140;
+/// Where Anaconda's `inst.syslog` points, and where rsyslog of an installed node sends: 601 is one of
+/// the few ports that SELinux lets it connect to.
+pub const PORTS: [u16; 2] = [5140, 601];
 
-/// A whole install writes about one MiB; a node that goes mad does not fill the disk.
+/// A whole install writes about one MiB; a node that goes mad does not fill the disk. A full file
+/// gives way to the next, and one old one is kept.
 const FILE_MAX: u64 = 8 << 20;
+/// A node whose plug was pulled says no goodbye.
+const SILENT_MAX: Duration = Duration::from_secs(60);
 const LINE_MAX: usize = 8 << 10;
 const CONNECTIONS_MAX: usize = 512;
 
 /// Binds the master's private address, on the private interface only.
-pub fn bind(interface: &IfName, address: Ipv4Addr) -> Result<TcpListener, ListenError> {
-    super::http::listen("the installers' log", interface, SocketAddrV4::new(address, PORT))
+pub fn bind(interface: &IfName, address: Ipv4Addr) -> Result<[TcpListener; 2], ListenError> {
+    let [installers, nodes] = PORTS.map(|port| SocketAddrV4::new(address, port));
+    Ok([
+        super::http::listen("the installers' log", interface, installers)?,
+        super::http::listen("the nodes' log", interface, nodes)?,
+    ])
 }
 
 /// Takes log streams until it is time to go.
@@ -45,6 +54,10 @@ pub async fn run(listener: TcpListener, dir: PathBuf, shared: Arc<Shared>) {
             tracing::debug!(%peer, "a log stream from no node");
             continue;
         };
+        let keepalive = socket2::TcpKeepalive::new().with_time(SILENT_MAX);
+        if let Err(error) = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
+            tracing::debug!(%peer, %error, "no keep-alive");
+        }
         let (dir, shared) = (dir.clone(), Arc::clone(&shared));
         tasks.spawn(async move {
             stream_of(stream, *peer.ip(), &node, &dir, &shared).await;
@@ -60,7 +73,7 @@ async fn stream_of(
     dir: &Path,
     shared: &Arc<Shared>,
 ) {
-    let mut file = match open(dir, node) {
+    let mut file = match Log::open(dir, node) {
         Ok(file) => Some(file),
         Err(error) => {
             tracing::warn!(%node, %error, "its log is not kept");
@@ -74,14 +87,39 @@ async fn stream_of(
         if let Some(record) = record {
             shared.record_later(vec![record]);
         }
-        if let Some((log, written)) = &mut file {
-            *written += line.len() as u64 + 1;
-            let full = *written > FILE_MAX;
-            if full || writeln!(log, "{line}").is_err() {
-                tracing::warn!(%node, full, "its log is not kept any longer");
-                file = None;
-            }
+        if let Some(log) = &mut file
+            && let Err(error) = log.line(&line)
+        {
+            tracing::warn!(%node, %error, "its log is not kept any longer");
+            file = None;
         }
+    }
+}
+
+/// A node's log: the file that is written now, and the one before it as `NAME.log.1`.
+struct Log {
+    path: PathBuf,
+    file: std::fs::File,
+    written: u64,
+}
+
+impl Log {
+    fn open(dir: &Path, node: &NodeName) -> std::io::Result<Self> {
+        crate::journal::private_dir(dir)?;
+        let path = dir.join(format!("{node}.log"));
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
+        let written = file.metadata()?.len();
+        Ok(Self { path, file, written })
+    }
+
+    fn line(&mut self, line: &str) -> std::io::Result<()> {
+        self.written += line.len() as u64 + 1;
+        if self.written > FILE_MAX {
+            std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
+            self.file = std::fs::File::create(&self.path)?;
+            self.written = line.len() as u64 + 1;
+        }
+        writeln!(self.file, "{line}")
     }
 }
 
@@ -109,10 +147,23 @@ fn clean(line: &[u8]) -> String {
     printable(String::from_utf8_lossy(line).trim_end()).replace('\n', " ")
 }
 
-fn open(dir: &Path, node: &NodeName) -> std::io::Result<(std::fs::File, u64)> {
-    crate::journal::private_dir(dir)?;
-    let path = dir.join(format!("{node}.log"));
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    let written = file.metadata()?.len();
-    Ok((file, written))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_is_full_gives_way_and_one_old_one_is_kept() {
+        let dir = tempfile::tempdir().expect("dir");
+        let node: NodeName = "worker1".parse().expect("name");
+        let mut log = Log::open(dir.path(), &node).expect("log");
+        let line = "x".repeat(1023);
+        for _ in 0..(FILE_MAX / 1024 * 2 + 10) {
+            log.line(&line).expect("written");
+        }
+        let size = |name: &str| std::fs::metadata(dir.path().join(name)).expect(name).len();
+        assert_eq!(size("worker1.log"), 10 * 1024);
+        assert_eq!(size("worker1.log.1"), FILE_MAX);
+        let again = Log::open(dir.path(), &node).expect("log");
+        assert_eq!(again.written, 10 * 1024, "what is there counts after a restart");
+    }
 }

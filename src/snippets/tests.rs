@@ -2,8 +2,7 @@ use super::*;
 use crate::cluster::sample::{cluster, node};
 
 fn parse(files: &[(&str, &str)]) -> Result<Snippets, String> {
-    Snippets::parse(files.iter().copied(), &cluster())
-        .map_err(|bad| bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    Snippets::parse(files.iter().copied(), &cluster()).map_err(|bad| bad.to_string())
 }
 
 #[test]

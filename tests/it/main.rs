@@ -10,9 +10,13 @@
     reason = "a test that fails may say so by panicking"
 )]
 
+mod cli;
+mod hostile;
 mod pcap;
+mod render;
 mod replay_boot;
 mod replay_dhcp;
 mod replay_tftp;
+mod sandbox;
 mod tidy;
 mod wire;

@@ -87,7 +87,7 @@ impl Boot {
         let file = Message::read(&answer.bytes).file;
         let short = match file.strip_prefix(&format!("http://{THEIRS}")) {
             Some(path) if ask.is_ipxe() => {
-                let script = Ok(Endpoint::Script(self.mac));
+                let script = Ok(Endpoint::Script(self.mac, None));
                 assert_eq!(http::route(Method::Get, path), script);
                 "script"
             }
@@ -155,7 +155,10 @@ fn boot(capture: &Capture) -> Boot {
             boot.tftp(asked, Some(&asked.read.name) == first.as_ref());
         } else if is_http(packet) {
             boot.http(packet);
-            assert_eq!(boot.wire.dhcp.mac_of(*packet.from.ip(), &boot.wire.cluster), Some(mac));
+            assert_eq!(
+                boot.wire.dhcp.mac_of(*packet.from.ip(), &boot.wire.site.cluster),
+                Some(mac)
+            );
         }
     }
     assert!(next_ask.next().is_none() && next_read.next().is_none());

@@ -1,6 +1,7 @@
 //! Every DHCP packet that real machines sent in `tests/captures/`, fed to our server, and every
 //! byte of its answers compared with what the rules of DHCP and PXE want.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use rekindle::dhcp::{Answer, Datagram, Dhcp, Ignored, Service};
 use rekindle::http::{self, Endpoint};
 use rekindle::mac::Mac;
 use rekindle::machine::{Arch, Loader};
+use rekindle::site::Site;
+use rekindle::snippets::Snippets;
 use rekindle::stage::{Event, State};
 
 use crate::pcap::{self, Capture, Packet, Transport};
@@ -324,13 +327,15 @@ impl Expected {
 /// A server, and what it remembers.
 pub(crate) struct Wire {
     pub(crate) dhcp: Dhcp,
-    pub(crate) cluster: Cluster,
+    pub(crate) site: Site,
     state: State,
 }
 
 impl Wire {
     pub(crate) fn of(cluster: Cluster) -> Self {
-        Self { dhcp: Dhcp::default(), cluster, state: State::default() }
+        let (trees, snippets) = (BTreeMap::new(), Snippets::default());
+        let site = Site { cluster, trees, snippets };
+        Self { dhcp: Dhcp::default(), site, state: State::default() }
     }
 
     fn with_node(mac: Mac) -> Self {
@@ -344,7 +349,7 @@ impl Wire {
     pub(crate) fn send(&mut self, ask: &Ask, bytes: &[u8]) -> Result<Answer, Ignored> {
         let datagram = Datagram { bytes, from: ask.from, service: ask.service };
         let now = 1_800_000_000_000 + u64::try_from(ask.at.as_millis()).unwrap();
-        self.dhcp.handle_packet(&self.cluster, &self.state, datagram, now)
+        self.dhcp.handle_packet(&self.site, &self.state, datagram, now)
     }
 }
 
@@ -380,7 +385,7 @@ fn an_unknown_machine_is_lent_an_address_to_boot_with_and_written_down_once() {
         let mut wire = Wire::without_nodes();
         let (first, _) = asks.split_first().unwrap();
         let lent = wire.send(first, &first.bytes).unwrap().yiaddr;
-        assert!(wire.cluster.network().discovery.contains(lent));
+        assert!(wire.site.cluster.network().discovery.contains(lent));
         let mut wire = Wire::without_nodes();
         let mut seen = vec![];
         for ask in &asks {
@@ -392,7 +397,7 @@ fn an_unknown_machine_is_lent_an_address_to_boot_with_and_written_down_once() {
             }
             let answer = answer.unwrap();
             Expected::stranger(ask, lent, OURS).at_service(ask.service).check(ask, &sent, &answer);
-            assert_eq!(wire.dhcp.mac_of(lent, &wire.cluster), Some(ask.mac()));
+            assert_eq!(wire.dhcp.mac_of(lent, &wire.site.cluster), Some(ask.mac()));
             seen.extend(answer.seen);
         }
         let arch = if first.is_bios() { Arch::Bios } else { Arch::UefiX64 };
@@ -413,7 +418,7 @@ fn an_unknown_system_gets_an_address_where_strangers_are_welcome() {
         Expected::stranger(ask, lent, OURS).check(ask, &sent, &answer);
         assert_eq!(answer.seen, None);
     }
-    assert!(wire.cluster.network().discovery.contains(lent));
+    assert!(wire.site.cluster.network().discovery.contains(lent));
 }
 
 #[test]
@@ -511,7 +516,7 @@ fn the_url_an_answer_names_is_one_we_serve() {
         let url = Message::read(&answer.bytes).file;
         let path = url.strip_prefix(&format!("http://{OURS}")).unwrap();
         let endpoint = if ask.is_ipxe() {
-            Endpoint::Script(ask.mac())
+            Endpoint::Script(ask.mac(), None)
         } else {
             Endpoint::Loader(Loader::SnponlyX64)
         };
@@ -578,7 +583,7 @@ fn no_spoilt_packet_breaks_the_server_or_takes_what_is_another_machines() {
                     Destination::Unicast { ip, .. } | Destination::Relay(ip) => ip,
                     Destination::Client(client) => *client.ip(),
                 };
-                assert!(wire.cluster.network().subnet.contains(&ip), "{}: {ip}", ask.place);
+                assert!(wire.site.cluster.network().subnet.contains(&ip), "{}: {ip}", ask.place);
             }
         }
     }

@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 8] = [
     &["cluster", "hardware", "media", "site", "snippets", "stage"],
     &["boot", "trust"],
     &["artifacts", "escape", "ipxe", "kickstart"],
-    &["dhcp", "http", "tftp"],
+    &["dhcp", "http", "push", "tftp"],
     &["master"],
     &["change", "host", "journal", "sys"],
     &["serve"],

@@ -27,7 +27,7 @@ NAMES = {
 # Debian's own tools: the node is not a Debian.
 DROPPED = """debugedit rpm2cpio apt dpkg debconf debian-archive-keyring ucf libapt-pkg6.0 usrmerge libperl5.36
 perl-modules-5.36 perl libfile-find-rule-perl libtext-glob-perl libnumber-compare-perl sgml-base xml-core
-runit-helper librpmbuild9 python3-lib2to3 python3-distutils pinentry-curses gnupg-l10n gpg-wks-client
+runit-helper python3-lib2to3 python3-distutils pinentry-curses gnupg-l10n gpg-wks-client
 gpg-wks-server""".split()
 
 # Files that belong to no Debian package, by their first words.
@@ -256,18 +256,25 @@ def subpackage(name: str, version: str, needs: list[str]) -> str:
 
 def manifest(root: Path, name: str, files: set[str]):
     """The lines of a %files list, with mode and owner as the root has them."""
+    users, groups = (owners(root / "etc" / file) for file in ("passwd", "group"))
     for path in sorted(files):
         folder = path.startswith("%dir ")
         path = path.removeprefix("%dir ")
         info = os.lstat(str(root) + path)
         quoted = '"' + path.replace("%", "%%") + '"' if re.search(r"[\s\[\]*?%{}$]", path) else path
         if folder:
-            yield f"%dir %attr({info.st_mode & 0o7777:o},{info.st_uid},{info.st_gid}) {quoted}\n"
+            yield f"%dir %attr({info.st_mode & 0o7777:o},{users[info.st_uid]},{groups[info.st_gid]}) {quoted}\n"
         elif stat.S_ISLNK(info.st_mode):
             yield quoted + "\n"
         elif stat.S_ISREG(info.st_mode):
             config = "%config(noreplace) " if path.startswith("/etc/") else ""
-            yield f"{config}%attr({info.st_mode & 0o7777:o},{info.st_uid},{info.st_gid}) {quoted}\n"
+            yield f"{config}%attr({info.st_mode & 0o7777:o},{users[info.st_uid]},{groups[info.st_gid]}) {quoted}\n"
+
+
+def owners(file: Path) -> dict[int, str]:
+    """Number -> name: rpm takes a number for a name, finds nobody of that name, and gives the file to root."""
+    lines = [line.split(":") for line in file.read_text().splitlines()]
+    return {int(fields[2]): fields[0] for fields in lines}
 
 
 def build(spec: str, root: Path, into: Path, work: Path, log: Path) -> None:

@@ -64,11 +64,12 @@ fn node<'d>(
             format!("{} has no os; add os = \"el9\" here or in [defaults]", table.place),
         );
     }
+    unique(reader, taken, &table.place, name.as_ref(), mac, ip);
     reader.finish(table);
-    let (name, mac, ip) = (name?, mac?, ip?);
-    unique(reader, taken, &name, mac, ip);
-    fits(reader, frame.network, &name.value, ip);
-    let (name, mac, ip, os) = (name.value, mac.value, ip.value, os?);
+    if let Some(network) = frame.network {
+        fits(reader, network, name.as_ref(), ip);
+    }
+    let (name, mac, ip, os) = (name?.value, mac?.value, ip?.value, os?);
     Some(Node {
         name,
         mac,
@@ -89,39 +90,46 @@ fn node<'d>(
 fn unique(
     reader: &mut Reader<'_>,
     taken: &mut Taken,
-    name: &At<NodeName>,
-    mac: At<Mac>,
-    ip: At<Ipv4Addr>,
+    place: &str,
+    name: Option<&At<NodeName>>,
+    mac: Option<At<Mac>>,
+    ip: Option<At<Ipv4Addr>>,
 ) {
-    if let Some(line) = taken.names.insert(name.value.clone(), name.line) {
+    if let Some(At { line, value: name }) = name
+        && let Some(first) = taken.names.insert(name.clone(), *line)
+    {
         reader.wrong(
-            name.line,
-            format!("node `{}` is there twice (first on line {line}); rename one", name.value),
+            *line,
+            format!("node `{name}` is there twice (first on line {first}); rename one"),
         );
     }
-    if let Some(other) = taken.macs.insert(mac.value, name.value.to_string()) {
-        reader.wrong(
-            mac.line,
-            format!("{} already belongs to node `{other}`; every card has its own", mac.value),
-        );
+    if let Some(At { line, value: mac }) = mac
+        && let Some(other) = taken.macs.insert(mac, place.to_owned())
+    {
+        reader.wrong(line, format!("{mac} already belongs to {other}; every card has its own"));
     }
-    if let Some(other) = taken.ips.insert(ip.value, name.value.to_string()) {
+    if let Some(At { line, value: ip }) = ip
+        && let Some(other) = taken.ips.insert(ip, place.to_owned())
+    {
         reader.wrong(
-            ip.line,
-            format!(
-                "{} is already taken by node `{other}`; give this node another address",
-                ip.value
-            ),
+            line,
+            format!("{ip} is already taken by {other}; give this node another address"),
         );
     }
 }
 
-fn fits(reader: &mut Reader<'_>, network: Option<&Network>, name: &NodeName, ip: At<Ipv4Addr>) {
-    let Some(network) = network else { return };
-    let At { line, value: ip } = ip;
-    if *name == network.master {
-        reader.wrong(line, format!("`{name}` is the master's name; rename the node"));
+fn fits(
+    reader: &mut Reader<'_>,
+    network: &Network,
+    name: Option<&At<NodeName>>,
+    ip: Option<At<Ipv4Addr>>,
+) {
+    if let Some(At { line, value: name }) = name
+        && *name == network.master
+    {
+        reader.wrong(*line, format!("`{name}` is the master's name; rename the node"));
     }
+    let Some(At { line, value: ip }) = ip else { return };
     if !network.subnet.contains(&ip)
         || ip == network.subnet.network()
         || ip == network.subnet.broadcast()

@@ -7,7 +7,7 @@ use ssh_key::PublicKey;
 use super::super::file::{At, Reader, Table};
 use super::super::{BootOrder, DiskRule, Os, UnfitPolicy};
 use super::{show, value};
-use crate::name::OsName;
+use crate::name::{OsName, is_one_line};
 
 /// Smaller disks are sticks and cards.
 const MIN_GIB: u32 = 10;
@@ -105,7 +105,7 @@ pub(super) fn settings<'d>(
     };
     let timezone = word("timezone", "Europe/Berlin", is_timezone, &base.timezone);
     let keyboard = word("keyboard", "us", |text| is_plain(text, "_-().,"), &base.keyboard);
-    let language = word("language", "en_US.UTF-8", |text| is_plain(text, "_-.@"), &base.language);
+    let language = word("language", "en_US.UTF-8", is_language, &base.language);
     let kernel_args =
         word("kernel_args", "console=ttyS0 quiet", are_kernel_args, &base.kernel_args.join(" "));
     let kernel_args = kernel_args.split_whitespace().map(str::to_owned).collect();
@@ -158,6 +158,10 @@ fn is_plain(text: &str, more: &str) -> bool {
         && text.chars().all(|letter| letter.is_ascii_alphanumeric() || more.contains(letter))
 }
 
+fn is_language(text: &str) -> bool {
+    is_plain(text, "_-.@") && text.starts_with(|first: char| first.is_ascii_alphabetic())
+}
+
 /// `Area/City` of the tz database.
 fn is_timezone(text: &str) -> bool {
     text.split('/').all(|part| is_plain(part, "_-+") && !part.starts_with('.'))
@@ -167,7 +171,7 @@ fn is_timezone(text: &str) -> bool {
 fn are_kernel_args(text: &str) -> bool {
     text.len() <= 1000
         && text.chars().all(|letter| {
-            letter == ' ' || letter.is_ascii_graphic() && !"\"'`$\\{}|&;<>".contains(letter)
+            letter == ' ' || letter.is_ascii_graphic() && !"\"'`$\\{}|&;<>#".contains(letter)
         })
 }
 
@@ -226,10 +230,15 @@ fn disk<'d>(reader: &mut Reader<'d>, table: &mut Table<'d>) -> Option<DiskRule> 
     Some(DiskRule { min_gib, max_gib, serial, wwn, model, path, keep, root_gib, use_failing })
 }
 
+/// Whether a text is the one line of an OpenSSH public key, without options before it.
+pub fn is_public_key(key: &str) -> bool {
+    let is_plain = is_one_line(key) && !key.contains(['"', '\'', '\\']);
+    is_plain && PublicKey::from_openssh(key).is_ok()
+}
+
 fn admin_key<'d>(reader: &mut Reader<'d>, text: At<&'d str>) -> Option<String> {
     let key = text.value.trim();
-    let one_line = !key.contains(|letter: char| letter.is_control() || "\"'\\".contains(letter));
-    if one_line && PublicKey::from_openssh(key).is_ok() {
+    if is_public_key(key) {
         return Some(key.to_owned());
     }
     let shown = show(&key.chars().take(30).collect::<String>());
