@@ -92,7 +92,9 @@ fn fits(all: &[Interface], network: &Network, on_default_route: bool) -> Result<
 /// Lists the interfaces of this machine but the loopback one.
 pub fn interfaces() -> std::io::Result<Vec<Interface>> {
     let routes = std::fs::read_to_string("/proc/net/route")?;
-    let with_default = default_routes(&routes);
+    // Absent where the kernel has no IPv6.
+    let routes_v6 = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    let with_default = [default_routes(&routes), default_routes_v6(&routes_v6)].concat();
     let mut found = BTreeMap::new();
     for entry in nix::ifaddrs::getifaddrs()? {
         let Ok(name) = entry.interface_name.parse::<IfName>() else { continue };
@@ -136,6 +138,17 @@ fn default_routes(text: &str) -> Vec<&str> {
         .collect()
 }
 
+/// The same of `/proc/net/ipv6_route`: an institute's router announces itself to whatever is
+/// plugged in, also to an interface whose IPv4 address was set by hand.
+fn default_routes_v6(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter_map(|line| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+            [to, "00", .., name] if to.bytes().all(|digit| digit == b'0') => Some(*name),
+            _ => None,
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +159,12 @@ Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tI
 eth0\t00000000\t01001FAC\t0003\t0\t0\t0\t00000000\t0\t0\t0
 eth0\t00001FAC\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
 eth1\t000AA8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+";
+
+    const ROUTES_V6: &str = "\
+fe800000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000002 00000000 00000001     eth1
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 fd000000000000000000000000000001 00000400 00000002 00000000 00000003     eth0
+00000000000000000000000000000001 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000002 00000000 80200001       lo
 ";
 
     fn eth1() -> Interface {
@@ -168,6 +187,8 @@ eth1\t000AA8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
     fn only_the_uplink_has_a_default_route() {
         assert_eq!(default_routes(ROUTES), ["eth0"]);
         assert_eq!(default_routes("garbage\n\n"), Vec::<&str>::new());
+        assert_eq!(default_routes_v6(ROUTES_V6), ["eth0"]);
+        assert_eq!(default_routes_v6("garbage\n\n"), Vec::<&str>::new());
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub type Record = (Mac, Event);
 pub struct Outcome {
     /// Must be durable before `reply` leaves; if that fails, a 503 leaves instead.
     pub records: Vec<Record>,
+    /// Worth writing down, but `reply` leaves in any case.
+    pub notes: Vec<Record>,
     /// The answer.
     pub reply: Reply,
 }
@@ -132,7 +134,7 @@ impl From<NoEndpoint> for Refused {
 
 impl From<Reply> for Outcome {
     fn from(reply: Reply) -> Self {
-        Self { records: vec![], reply }
+        Self { records: vec![], notes: vec![], reply }
     }
 }
 
@@ -236,7 +238,12 @@ impl Master {
         match order {
             Err(error) => Refused::Unavailable(error.to_string()).into(),
             Ok(text) => {
-                Outcome { records: self.script_record(mac, &decision), reply: Reply::Text(text) }
+                let record = self.script_record(mac, &decision);
+                // An installed node boots its disk even when ours is full.
+                let is_harmless = matches!(decision, Decision::LocalBoot(_));
+                let (records, notes) =
+                    if is_harmless { (vec![], record) } else { (record, vec![]) };
+                Outcome { records, notes, reply: Reply::Text(text) }
             }
         }
     }
@@ -326,7 +333,7 @@ impl Master {
         let first = self.stage(grant.mac) == Stage::Script;
         let release = (grant.mac, Event::Released { arm: grant.arm });
         let records = if first { vec![release] } else { vec![] };
-        Ok(Outcome { records, reply: Reply::Text(text) })
+        Ok(Outcome { records, notes: vec![], reply: Reply::Text(text) })
     }
 
     fn munge_key(&self, grant: Grant, peer: Ipv4Addr) -> Result<Outcome, Refused> {
@@ -364,7 +371,7 @@ impl Master {
         let news = self.is_news(grant, &report)?;
         let event = Event::Reported { arm: grant.arm, report };
         let records = if news { vec![(grant.mac, event)] } else { vec![] };
-        Ok(Outcome { records, reply: Reply::Text("ok\n".to_owned()) })
+        Ok(Outcome { records, notes: vec![], reply: Reply::Text("ok\n".to_owned()) })
     }
 
     /// Whether a report says something new. Repeating the last word is fine (its answer may have

@@ -4,6 +4,7 @@
 
 pub mod dhcp;
 pub mod http;
+pub mod room;
 pub mod sendfile;
 pub mod syslog;
 pub mod tftp;
@@ -218,16 +219,22 @@ fn tell(cluster: &Cluster, entry: &Entry, (from, to): (Stage, Stage)) {
 
 /// A path as it may stand in a log: tokens are secrets.
 pub fn mask(path: &str) -> String {
-    match path.strip_prefix("/node/").and_then(|rest| rest.split_once('/')) {
-        Some((_, what)) => format!("/node/TOKEN/{what}"),
-        None => path.chars().take(200).collect(),
-    }
+    // As the route table sees it: any number of slashes in front, and perhaps none behind.
+    let path = match path.trim_start_matches('/').strip_prefix("node/") {
+        Some(rest) => {
+            let what = rest.find('/').and_then(|end| rest.get(end..)).unwrap_or_default();
+            format!("/node/TOKEN{what}")
+        }
+        None => path.to_owned(),
+    };
+    path.chars().take(200).collect()
 }
 
 /// Reads `cluster.toml` and looks at every tree it names.
 pub fn load_site(config: &Path) -> anyhow::Result<Site> {
-    let text = std::fs::read_to_string(config)
-        .with_context(|| format!("cannot read {}", config.display()))?;
+    let text = std::fs::read_to_string(config).with_context(|| {
+        format!("cannot read {} (`rekindle init` writes one)", config.display())
+    })?;
     let cluster = Cluster::parse(&text, config)?;
     let mut trees = BTreeMap::new();
     for (name, os) in cluster.systems() {
@@ -302,6 +309,8 @@ fn places(loader: Loader) -> [PathBuf; 3] {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    // Taken first: what is changed while we start is seen as a change.
+    let version = watch::version(&settings.config);
     let site = load_site(&settings.config)?;
     let network = site.cluster.network().clone();
     crate::host::fit_to_serve(&network, settings.on_default_route)?;
@@ -318,6 +327,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let tftp = tftp::TftpSocket::bind(&network.interface, network.address)?;
     let http = http::bind(&network.interface, network.address)?;
     let logs = syslog::bind(&network.interface, network.address)?;
+    // From here on a signal ends us well, whoever was quick to send it.
+    let signal = signals()?;
     let mut tasks = tokio::task::JoinSet::new();
     let files = shared.loaders.clone();
     let core = Arc::clone(&shared);
@@ -330,7 +341,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     for log in logs {
         tasks.spawn(syslog::run(log, settings.state.join("logs"), Arc::clone(&shared)));
     }
-    tasks.spawn(watch::run(settings.config.clone(), Arc::clone(&shared)));
+    tasks.spawn(watch::run(settings.config.clone(), version, Arc::clone(&shared)));
 
     let nodes = shared.site().cluster.nodes().len();
     tracing::info!(interface = %network.interface, address = %network.address, nodes, "serving DHCP, TFTP and HTTP");
@@ -338,8 +349,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         tracing::debug!(%error, "no service manager told");
     }
     let ended = tokio::select! {
-        signal = signal() => signal,
-        Some(ended) = tasks.join_next() => ended.context("a part of the server ended by itself").map(|()| "end"),
+        signal = signal => Ok(signal),
+        () = watch::gone(&network.interface) => Err(anyhow::anyhow!(
+            "{} is gone; rekindle must be started again when it is back",
+            network.interface
+        )),
+        Some(ended) = tasks.join_next() => Err(match ended {
+            Ok(()) => anyhow::anyhow!("a part of the server ended; the lines above say why"),
+            Err(panic) => anyhow::Error::from(panic).context("a part of the server broke"),
+        }),
     };
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
         tracing::debug!(%error, "no service manager told");
@@ -369,12 +387,15 @@ async fn stopped(stop: &mut Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-async fn signal() -> anyhow::Result<&'static str> {
+/// Listens for signals at once; the future ends with the first one's name.
+fn signals() -> anyhow::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     })
 }

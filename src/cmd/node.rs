@@ -373,6 +373,7 @@ fn told(progress: &Progress) -> Vec<(&'static str, String)> {
         ("armed", armed),
     ];
     if !progress.detail.is_empty() {
+        // A log's tail has many lines; each stays recognizable as the node's own words.
         lines.push(("said", progress.detail.trim().replace('\n', "\n           ")));
     }
     lines

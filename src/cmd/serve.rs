@@ -26,6 +26,8 @@ impl Serve {
             .with_writer(std::io::stderr)
             .with_ansi(false)
             .with_target(false)
+            // Else a log that cannot be written (its disk is full) ends us by a panic.
+            .log_internal_errors(false)
             .init();
         let settings = serve::Settings {
             config: files.config.clone(),

@@ -17,8 +17,8 @@ use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
+use super::room::Room;
 use super::{ListenError, Shared, sendfile};
 use crate::http::range::{Part, if_range_holds, part};
 use crate::http::report::BODY_MAX;
@@ -28,6 +28,8 @@ use crate::name::{IfName, OsName};
 
 /// Connections in all; 20 installing nodes hold about 60.
 const CONNECTIONS_MAX: usize = 512;
+/// Connections of one machine; dnf opens three at a time.
+const CONNECTIONS_EACH: usize = 32;
 
 /// How long a client may take to send its request line and headers, also between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,6 +57,13 @@ pub fn listen(
         socket.bind_device(Some(interface.as_str().as_bytes()))?;
         // Only spares the wait for connections of the previous run; two servers still collide.
         socket.set_reuse_address(true)?;
+        // Accepted connections inherit it: a machine that was switched off keeps its place for
+        // two minutes, not for ever.
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(10))
+            .with_retries(6);
+        socket.set_tcp_keepalive(&keepalive)?;
         socket.bind(&SocketAddr::V4(at).into())?;
         socket.listen(1024)?;
         TcpListener::from_std(socket.into())
@@ -64,7 +73,7 @@ pub fn listen(
 
 /// Serves until `stop` says so; then lets requests under way finish, for a while.
 pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Room::new(CONNECTIONS_MAX, CONNECTIONS_EACH);
     let mut tasks = tokio::task::JoinSet::new();
     let mut stop = shared.stop.subscribe();
     loop {
@@ -82,14 +91,14 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            tracing::warn!(%peer, limit = CONNECTIONS_MAX, "too many connections, this one is turned away");
+        let Some(place) = room.take(peer) else {
+            tracing::warn!(%peer, "too many connections, this one is turned away");
             continue;
         };
         let shared = Arc::clone(&shared);
         tasks.spawn(async move {
             connection(stream, peer, shared).await;
-            drop(permit);
+            drop(place);
         });
     }
     drop(listener);
@@ -151,6 +160,9 @@ async fn answer(
         return refuse(&Refused::Unavailable(
             "the journal cannot be written; see the master".to_owned(),
         ));
+    }
+    if !outcome.notes.is_empty() {
+        shared.record_later(outcome.notes);
     }
     if let Reply::Refused(refused) = &outcome.reply {
         tracing::debug!(%peer, path = super::mask(path), %refused, "refused");

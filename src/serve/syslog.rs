@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
+use super::room::Room;
 use super::{ListenError, Shared};
 use crate::http::report::printable;
 use crate::name::{IfName, NodeName};
@@ -22,10 +22,9 @@ pub const PORTS: [u16; 2] = [5140, 601];
 /// A whole install writes about one MiB; a node that goes mad does not fill the disk. A full file
 /// gives way to the next, and one old one is kept.
 const FILE_MAX: u64 = 8 << 20;
-/// A node whose plug was pulled says no goodbye.
-const SILENT_MAX: Duration = Duration::from_secs(60);
 const LINE_MAX: usize = 8 << 10;
 const CONNECTIONS_MAX: usize = 512;
+const CONNECTIONS_EACH: usize = 8;
 
 /// Binds the master's private address, on the private interface only.
 pub fn bind(interface: &IfName, address: Ipv4Addr) -> Result<[TcpListener; 2], ListenError> {
@@ -38,7 +37,7 @@ pub fn bind(interface: &IfName, address: Ipv4Addr) -> Result<[TcpListener; 2], L
 
 /// Takes log streams until it is time to go.
 pub async fn run(listener: TcpListener, dir: PathBuf, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Room::new(CONNECTIONS_MAX, CONNECTIONS_EACH);
     let mut tasks = tokio::task::JoinSet::new();
     let mut stop = shared.stop.subscribe();
     loop {
@@ -47,21 +46,26 @@ pub async fn run(listener: TcpListener, dir: PathBuf, shared: Arc<Shared>) {
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, SocketAddr::V4(peer))) = accepted else { continue };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let (stream, peer) = match accepted {
+            Ok((stream, SocketAddr::V4(peer))) => (stream, peer),
+            Ok((_, SocketAddr::V6(_))) => continue,
+            // Out of file descriptors, most likely; trying again at once would use up a core.
+            Err(error) => {
+                tracing::warn!(%error, "cannot take a log stream");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(place) = room.take(*peer.ip()) else { continue };
         let node = shared.site().cluster.node_by_ip(*peer.ip()).map(|node| node.name.clone());
         let Some(node) = node else {
             tracing::debug!(%peer, "a log stream from no node");
             continue;
         };
-        let keepalive = socket2::TcpKeepalive::new().with_time(SILENT_MAX);
-        if let Err(error) = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
-            tracing::debug!(%peer, %error, "no keep-alive");
-        }
         let (dir, shared) = (dir.clone(), Arc::clone(&shared));
         tasks.spawn(async move {
             stream_of(stream, *peer.ip(), &node, &dir, &shared).await;
-            drop(permit);
+            drop(place);
         });
     }
 }

@@ -1,5 +1,6 @@
 //! Picks up what the owner changes while we serve: a new `cluster.toml`, and entries that the
-//! commands appended to the journal. A broken file changes nothing and is complained of once.
+//! commands appended to the journal. A broken file changes nothing, is complained of once, and is
+//! tried again: the tree that it names may come later.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,14 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Shared, load_site};
+use crate::name::IfName;
 
 /// Short against the minute a machine takes to boot, long against the cost of a stat.
 const EVERY: Duration = Duration::from_millis(300);
 
 /// What tells one version of the files from the next: of `cluster.toml` and of all snippets.
-type Version = Vec<(PathBuf, u64, u64, i64, i64)>;
+pub type Version = Vec<(PathBuf, u64, u64, i64, i64)>;
 
-fn version(config: &Path) -> Version {
+/// The version that is there now.
+pub fn version(config: &Path) -> Version {
     let snippets = std::fs::read_dir(super::snippets_dir(config)).into_iter().flatten().flatten();
     let mut files: Vec<_> = snippets.map(|entry| entry.path()).collect();
     files.push(config.to_owned());
@@ -26,12 +29,12 @@ fn version(config: &Path) -> Version {
     files.into_iter().filter_map(version).collect()
 }
 
-/// Looks until it is time to go.
-pub async fn run(config: PathBuf, shared: Arc<Shared>) {
+/// Looks until it is time to go. `known` is the version that is in force.
+pub async fn run(config: PathBuf, mut known: Version, shared: Arc<Shared>) {
     let mut stop = shared.stop.subscribe();
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut known = version(&config);
+    let mut said: Option<String> = None;
     let mut complained = false;
     loop {
         tokio::select! {
@@ -42,13 +45,17 @@ pub async fn run(config: PathBuf, shared: Arc<Shared>) {
         let before = std::mem::take(&mut known);
         let looked = tokio::task::spawn_blocking(move || {
             let found = version(&config);
-            if found != before {
-                reload(&config, &shared);
-            }
-            (found, shared.catch_up())
+            let is_new = found != before;
+            let complaint = if is_new || said.is_some() {
+                // Of a new version the same is said again.
+                reload(&config, &shared, said.filter(|_| !is_new))
+            } else {
+                None
+            };
+            (found, complaint, shared.catch_up())
         });
-        let Ok((found, caught_up)) = looked.await else { return };
-        known = found;
+        let Ok((found, complaint, caught_up)) = looked.await else { return };
+        (known, said) = (found, complaint);
         match &caught_up {
             Err(error) if !complained => {
                 tracing::error!(%error, "commands of the owner are not seen");
@@ -59,16 +66,35 @@ pub async fn run(config: PathBuf, shared: Arc<Shared>) {
     }
 }
 
-fn reload(config: &Path, shared: &Shared) {
+/// Ends when `interface` is no longer the one it is now: removed, or a new one of its name. Our
+/// sockets hear neither.
+pub async fn gone(interface: &IfName) {
+    let index = || nix::net::if_::if_nametoindex(interface.as_str()).ok();
+    let mut tick = tokio::time::interval(EVERY);
+    let bound = index();
+    while bound.is_some() && index() == bound {
+        tick.tick().await;
+    }
+}
+
+/// Takes the file as it is now, or returns what is wrong with it; `said` is not said again.
+fn reload(config: &Path, shared: &Shared, said: Option<String>) -> Option<String> {
+    let complain = |text: String| {
+        if said.as_ref() != Some(&text) {
+            for line in text.lines() {
+                tracing::error!("{line}");
+            }
+        }
+        Some(text)
+    };
     let old = shared.site();
     let site = match load_site(config) {
         Ok(site) => site,
         Err(error) => {
-            for line in format!("{error:#}").lines() {
-                tracing::error!("{line}");
-            }
-            tracing::error!("{} is broken; the previous one stays in force", config.display());
-            return;
+            let file = config.display();
+            return complain(format!(
+                "{error:#}\n{file} is broken; the previous one stays in force"
+            ));
         }
     };
     let place = |site: &crate::site::Site| {
@@ -76,14 +102,14 @@ fn reload(config: &Path, shared: &Shared) {
         (network.interface.clone(), network.address, network.subnet)
     };
     if place(&old) != place(&site) {
-        tracing::error!(
+        return complain(format!(
             "the private interface or its address changed in {}; the previous one stays in \
              force until rekindle is restarted",
             config.display()
-        );
-        return;
+        ));
     }
     let nodes = site.cluster.nodes().len();
     shared.master().reload(Arc::new(site));
     tracing::info!(nodes, "{} read anew", config.display());
+    None
 }

@@ -12,6 +12,8 @@
 
 mod cli;
 mod hostile;
+mod lab;
+mod netns;
 mod pcap;
 mod render;
 mod replay_boot;

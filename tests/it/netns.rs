@@ -1,0 +1,10 @@
+//! The real binary, real sockets and real clients, in namespaces made by [`crate::lab`].
+
+mod dhcp;
+mod hardship;
+mod http;
+mod install;
+mod serving;
+mod start;
+mod tftp;
+mod uplink;

@@ -1,0 +1,131 @@
+//! Addresses: what clients of today get, and that a machine nobody knows gets silence.
+
+use crate::lab::process::Process;
+use crate::lab::wire::Sniffer;
+use crate::lab::{ETH1, Lab, MASTER, NODE1, NODE2, STRANGER, lab, octets, status};
+
+const EVERYBODY: [u8; 6] = [255; 6];
+/// What makes udhcpc a boot program.
+const PXE: [&str; 4] = ["-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000"];
+
+/// What a node is told.
+fn lease(ip: &str, name: &str) -> String {
+    format!("GOT ip={ip} router={MASTER} dns={MASTER} domain=cluster.lan host={name} lease=86400")
+}
+
+/// What a machine that is not in the cluster is told.
+fn is_lent(said: &str) -> bool {
+    said.contains("GOT ip=192.168.10.2") && said.contains("host= ")
+}
+
+/// The card that the server's first answer on this wire was sent to.
+fn answered_at(sniffer: &Sniffer) -> [u8; 6] {
+    sniffer.wait_for("answer", |frame| frame.from == ETH1 && frame.src.port() == 67).to
+}
+
+fn ended(client: &Process) {
+    assert_eq!(client.wait().code, Some(0));
+}
+
+#[test]
+fn a_node_gets_its_address_and_all_that_belongs_to_it_by_udhcpc() {
+    let lab = lab!();
+    let _server = lab.serve();
+    for (flag, to) in [(None, octets(NODE1.0)), (Some("-B"), EVERYBODY)] {
+        let client = lab.client(NODE1.0);
+        let sniffer = Sniffer::on(&client);
+        let words: Vec<_> = ["-q", "-t", "80"].into_iter().chain(flag).collect();
+        let udhcpc = lab.udhcpc(&client, &words);
+        udhcpc.wait_for(&lease(NODE1.1, "worker1"));
+        ended(&udhcpc);
+        assert_eq!(answered_at(&sniffer), to, "{flag:?}");
+    }
+}
+
+#[test]
+fn a_node_gets_its_address_and_all_that_belongs_to_it_by_dhclient() {
+    let lab = lab!();
+    let _server = lab.serve();
+    let client = lab.client(NODE2.0);
+    let sniffer = Sniffer::on(&client);
+    let dhclient = lab.dhclient(&client);
+    dhclient.wait_for(&lease(NODE2.1, "worker2"));
+    assert_eq!(answered_at(&sniffer), octets(NODE2.0));
+    dhclient.wait_for("bound to");
+    drop(dhclient);
+    // It has a lease now and asks for that at once, as after a reboot.
+    let said = lab.dhclient(&client).wait_for(&lease(NODE2.1, "worker2"));
+    assert!(!said.contains("DHCPDISCOVER"), "{said}");
+}
+
+#[test]
+fn a_lease_is_renewed_from_address_to_address() {
+    let lab = lab!();
+    let _server = lab.serve();
+    let client = lab.client(NODE1.0);
+    let udhcpc = lab.udhcpc(&client, &["-t", "80"]);
+    udhcpc.wait_for("GOT");
+    let sniffer = Sniffer::on(&client);
+    udhcpc.signal("USR1");
+    udhcpc.wait_for_times(&lease(NODE1.1, "worker1"), 2);
+    let asked = sniffer.wait_for("request", |frame| frame.dst.port() == 67);
+    assert_eq!((asked.src.ip().to_string(), asked.to), (NODE1.1.to_owned(), ETH1));
+    let told = sniffer.wait_for("answer", |frame| frame.src.port() == 67);
+    assert_eq!((told.dst.ip().to_string(), told.to), (NODE1.1.to_owned(), octets(NODE1.0)));
+}
+
+#[test]
+fn an_unknown_machine_that_boots_is_lent_an_address_until_it_becomes_a_node() {
+    let lab = lab!();
+    let server = lab.serve();
+    let client = lab.client(STRANGER);
+    let udhcpc = lab.udhcpc(&client, &[&["-t", "80"], &PXE[..]].concat());
+    let said = udhcpc.wait_until("address of the pool", is_lent);
+    assert!(!said.contains("ip=192.168.10.201 "), "one of the pool, {said}");
+    server.wait_for("an unknown machine asks to boot");
+    assert!(lab.rekindle(&["machines", "--json"]).contains(STRANGER));
+    lab.rekindle(&["node", "add", "--mac", STRANGER]);
+    server.wait_for("read anew");
+    // Its old address is refused, so it asks for a new one by itself.
+    udhcpc.signal("USR1");
+    udhcpc.wait_for(&lease("192.168.10.12", "worker3"));
+    assert!(!lab.rekindle(&["machines", "--json"]).contains(STRANGER));
+}
+
+#[test]
+fn an_unknown_machine_that_does_not_boot_meets_silence_until_it_becomes_a_node() {
+    let lab = lab!();
+    let server = lab.serve();
+    let client = lab.client(STRANGER);
+    let sniffer = Sniffer::on(&client);
+    let udhcpc = lab.udhcpc(&client, &["-t", "80"]);
+    udhcpc.wait_for_times("broadcasting discover", 2);
+    server.wait_for("its MAC is not in the cluster");
+    assert!(sniffer.frames().iter().all(|frame| frame.src.port() != 67), "silence");
+    assert!(!lab.rekindle(&["machines", "--json"]).contains(STRANGER));
+    lab.rekindle(&["node", "add", "--mac", STRANGER, "--ip", "192.168.10.77", "n77"]);
+    // The very same run of the client, and of the server.
+    udhcpc.wait_for(&lease("192.168.10.77", "n77"));
+    assert!(server.is_running());
+}
+
+#[test]
+fn a_cable_that_was_out_and_an_address_that_was_away_stop_nothing() {
+    let lab = lab!();
+    let server = lab.serve();
+    let client = lab.client(NODE1.0);
+    let boots = |lab: &Lab| ended(&lab.udhcpc(&client, &["-q", "-t", "80"]));
+    boots(&lab);
+    lab.master.ip("link set dev eth1 down");
+    let meanwhile = lab.udhcpc(&client, &["-t", "80"]);
+    meanwhile.wait_for_times("broadcasting discover", 2);
+    lab.master.ip("link set dev eth1 up");
+    meanwhile.wait_for("GOT");
+    boots(&lab);
+    lab.master.ip("addr flush dev eth1");
+    lab.master.ip(&format!("addr add {MASTER}/24 dev eth1"));
+    boots(&lab);
+    let url = format!("http://{MASTER}/tree/el9/.treeinfo");
+    assert_eq!(status(&client, &[&url]), "200");
+    assert!(server.is_running());
+}

@@ -1,0 +1,187 @@
+//! Starting: where it must not serve it does not, and says why in one line.
+
+use std::process::Command;
+
+use crate::lab::process::{Process, run};
+use crate::lab::{Lab, MASTER, NODE1, lab, refusal, stop};
+
+/// The server does not start and says so in a line with all of `words`.
+fn check_refused(lab: &Lab, words: &[&str]) {
+    let (line, code) = lab.refused(&[]);
+    assert_eq!(code, Some(2), "{line}");
+    assert!(line.starts_with("rekindle: "), "{line}");
+    for word in words {
+        assert!(line.contains(word), "no `{word}` in: {line}");
+    }
+}
+
+#[test]
+fn an_interface_that_leads_outside_is_refused_until_its_owner_insists() {
+    let lab = lab!();
+    lab.master.ip("route add default via 192.168.10.254 metric 500");
+    check_refused(&lab, &["eth1 carries a default route", "--serve-on-default-route"]);
+    lab.master.ip("route del default via 192.168.10.254");
+    // What a router of the institute's network tells whoever has just been plugged in.
+    lab.master.ip("-6 route add default via fe80::1 dev eth1");
+    check_refused(&lab, &["eth1 carries a default route", "--serve-on-default-route"]);
+    let server = lab.serve_with(&["--serve-on-default-route"]);
+    let node = lab.client(NODE1.0);
+    assert_eq!(lab.udhcpc(&node, &["-q", "-t", "80"]).wait().code, Some(0));
+    stop(&server);
+}
+
+#[test]
+fn the_uplink_by_mistake_is_refused() {
+    let lab = lab!();
+    let text = lab.config();
+    let text = text.replace("\"eth0\"", "\"eth2\"").replace("\"eth1\"", "\"eth0\"");
+    lab.write_config(text.replace("192.168.10.", "172.31.0."));
+    check_refused(&lab, &["eth0 carries a default route"]);
+}
+
+#[test]
+fn an_interface_that_is_missing_down_or_without_the_address_is_named() {
+    let lab = lab!();
+    lab.master.ip("addr del 192.168.10.1/24 dev eth1");
+    check_refused(&lab, &["eth1", "192.168.10.1", "ip addr add 192.168.10.1/24 dev eth1"]);
+    lab.master.ip("link set dev eth1 down");
+    check_refused(&lab, &["eth1 is down", "ip link set eth1 up"]);
+    lab.master.ip("link set dev eth1 name eth7");
+    check_refused(&lab, &["no interface `eth1`", "ip -br link"]);
+}
+
+/// A program that has a port. Not this one: its children have its sockets, too, for a moment.
+fn holder(lab: &Lab, words: &[&str]) -> Process {
+    let holder = Process::start(lab.master.command("nc").args(["-v", "-n", "-l"]).args(words));
+    holder.wait_until("port", |said| said.contains("Bound on") || said.contains("Listening on"));
+    holder
+}
+
+#[test]
+fn a_port_that_another_program_has_is_named_with_its_owner() {
+    let lab = lab!();
+    for (address, port) in
+        [("0.0.0.0", "67"), (MASTER, "69"), ("0.0.0.0", "69"), ("0.0.0.0", "4011")]
+    {
+        let holder = holder(&lab, &["-u", address, port]);
+        let owner = format!("UDP port {port} is taken by nc (pid {});", holder.pid());
+        check_refused(&lab, &[&owner]);
+    }
+    for (address, port) in [("0.0.0.0", "80"), (MASTER, "80"), (MASTER, "5140")] {
+        let _holder = holder(&lab, &[address, port]);
+        check_refused(&lab, &[&format!("TCP port {port}"), "ss -ltpn", "stop it first"]);
+    }
+    // Nothing of the refused ones stayed behind.
+    stop(&lab.serve());
+}
+
+#[test]
+fn another_dhcp_server_on_the_machine_is_named() {
+    let lab = lab!();
+    std::fs::write(
+        lab.path("udhcpd.conf"),
+        "start 192.168.10.50\nend 192.168.10.60\ninterface eth1\n",
+    )
+    .expect("conf");
+    let mut udhcpd = lab.master.command("busybox");
+    let udhcpd = Process::start(udhcpd.args(["udhcpd", "-f"]).arg(lab.path("udhcpd.conf")));
+    udhcpd.wait_for("started");
+    let owner = format!("taken by busybox (pid {})", udhcpd.pid());
+    check_refused(&lab, &["UDP port 67", &owner]);
+}
+
+#[test]
+fn a_second_server_on_the_same_machine_is_refused_and_the_first_serves_on() {
+    let lab = lab!();
+    let server = lab.serve();
+    let owner = format!("taken by rekindle (pid {})", server.pid());
+    check_refused(&lab, &["UDP port 67", &owner]);
+    let node = lab.client(NODE1.0);
+    assert_eq!(lab.udhcpc(&node, &["-q", "-t", "80"]).wait().code, Some(0));
+    stop(&server);
+    stop(&lab.serve());
+}
+
+#[test]
+fn a_user_without_the_right_is_told_what_is_missing() {
+    let lab = lab!();
+    // Where nobody may read nothing of it would be seen.
+    let binary = lab.path("rekindle");
+    run(Command::new("cp").arg(env!("CARGO_BIN_EXE_rekindle")).arg(&binary)).ok();
+    open_to_all(lab.path("").as_path());
+    let serve = |state: &str| {
+        let mut command = lab.master.command("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary);
+        command.arg("--config").arg(lab.config_file()).arg("--state").arg(lab.path(state));
+        refusal(run(command.arg("serve")))
+    };
+    // root's folder
+    std::fs::create_dir(lab.path("state")).expect("folder");
+    let (line, code) = serve("state");
+    assert_eq!(code, Some(2));
+    assert!(line.contains("state/secrets") && line.contains("ermission denied"), "{line}");
+    // its own folder, but not the ports
+    std::fs::create_dir(lab.path("own")).expect("folder");
+    run(Command::new("chown").arg("65534:65534").arg(lab.path("own"))).ok();
+    let (line, code) = serve("own");
+    assert_eq!(code, Some(2));
+    assert!(line.contains("UDP port 67 may not be opened by this user; run as root"), "{line}");
+}
+
+fn open_to_all(dir: &std::path::Path) {
+    run(Command::new("chmod").args(["-R", "a+rX"]).arg(dir)).ok();
+}
+
+#[test]
+fn the_capabilities_of_its_unit_file_are_enough() {
+    let lab = lab!();
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/rekindle.service");
+    let unit = std::fs::read_to_string(unit).expect("unit");
+    let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let capabilities: Vec<_> = line
+        .expect("capabilities")
+        .split_whitespace()
+        .map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let set = format!("-all,{}", capabilities.join(","));
+    let before = ["--bounding-set", &set, "--inh-caps", "-all", "--no-new-privs"];
+    let mut command = lab.command_by("setpriv", &before, &["serve", "--log", "debug"]);
+    let server = Process::start(&mut command);
+    server.wait_for("serving DHCP");
+    // Unicast to a machine without an address takes one of them.
+    let node = lab.client(NODE1.0);
+    assert_eq!(lab.udhcpc(&node, &["-q", "-t", "80"]).wait().code, Some(0));
+    assert!(!server.text().contains("no ARP entry"), "{}", server.text());
+    stop(&server);
+}
+
+#[test]
+fn what_is_wrong_with_the_files_is_said_before_anything_is_served() {
+    let lab = lab!();
+    let text = lab.config();
+    lab.write_config(text.replace("\"el9\"\nadmin", "\"el8\"\nadmin"));
+    let (line, code) = lab.refused(&[]);
+    assert_eq!(code, Some(1));
+    assert!(line.contains("cluster.toml:13: there is no [os.el8]"), "{line}");
+    std::fs::remove_file(lab.config_file()).expect("removed");
+    check_refused(&lab, &["cannot read", "cluster.toml", "rekindle init"]);
+    lab.write_config(&text);
+    std::fs::remove_file(lab.path("tree/images/pxeboot/vmlinuz")).expect("removed");
+    let (line, code) = lab.refused(&[]);
+    assert_eq!(code, Some(1), "the owner's tree is wrong");
+    assert!(line.contains("tree/images/pxeboot/vmlinuz is missing"), "{line}");
+    assert!(!lab.state().exists(), "nothing was made");
+}
+
+#[test]
+fn a_loader_that_is_missing_is_said_with_the_package_that_has_it() {
+    let lab = lab!();
+    // In a mount namespace of its own, nothing lies where loaders do.
+    let hidden = "for d in /usr/lib/ipxe /usr/share/ipxe; do \
+                  [ ! -d $d ] || mount -t tmpfs none $d || exit; done; exec \"$@\"";
+    let before = ["-m", "sh", "-c", hidden, "sh"];
+    let done = run(&mut lab.command_by("unshare", &before, &["serve"]));
+    let (line, code) = refusal(done);
+    assert_eq!(code, Some(2));
+    assert!(line.contains("loader undionly.kpxe is missing; install the package `ipxe`"), "{line}");
+}

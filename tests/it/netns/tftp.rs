@@ -1,0 +1,114 @@
+//! Loaders by TFTP, fetched with three clients that do it differently.
+
+use std::net::UdpSocket;
+use std::path::Path;
+
+use crate::lab::process::{DEADLINE, run};
+use crate::lab::wire::rrq;
+use crate::lab::{MASTER, NODE1, NODE2, at_once, big_file, curl, lab, undisturbed};
+
+const LOADER: &str = "undionly.kpxe";
+
+fn loader() -> Vec<u8> {
+    std::fs::read(Path::new("/usr/lib/ipxe").join(LOADER)).expect("loader")
+}
+
+fn url(name: &str) -> String {
+    format!("tftp://{MASTER}/{name}")
+}
+
+#[test]
+fn curl_and_tftp_hpa_and_busybox_fetch_a_loader_whole() {
+    let lab = lab!();
+    let server = lab.serve();
+    let client = lab.client_at(NODE1);
+    for words in [&[][..], &["--tftp-blksize", "1428"], &["--tftp-blksize", "65464"]] {
+        let fetched = curl(&client, &[words, &[&url(LOADER)]].concat()).ok();
+        assert!(fetched == loader(), "{words:?}");
+    }
+    let without_options = curl(&client, &["--tftp-no-options", &url("snponly.efi")]).ok();
+    assert!(without_options == std::fs::read("/usr/lib/ipxe/snponly.efi").expect("loader"));
+
+    let file = lab.path("fetched");
+    let path = file.to_str().expect("path");
+    run(client.command("tftp").args(["-m", "octet", MASTER, "-c", "get", LOADER, path])).ok();
+    assert!(std::fs::read(&file).expect("fetched") == loader(), "tftp-hpa");
+
+    for size in ["512", "1468", "65464"] {
+        let words = ["tftp", "-g", "-b", size, "-r", LOADER, "-l", path, MASTER];
+        run(client.command("busybox").args(words)).ok();
+        assert!(std::fs::read(&file).expect("fetched") == loader(), "busybox, {size}");
+    }
+    // A node's fetch is part of its story.
+    server.wait_for("outcome=Delivered");
+    let story = lab.rekindle(&["log", "worker1"]);
+    assert!(story.contains("took undionly.kpxe"), "{story}");
+}
+
+#[test]
+fn what_is_no_loader_is_refused_at_once() {
+    let lab = lab!();
+    let server = lab.serve();
+    let client = lab.client_at(NODE1);
+    // 68: not found; 69: no permission; the client waits for neither.
+    let missing = curl(&client, &[&url("pxelinux.0")]);
+    assert_eq!((missing.code, missing.out.len()), (Some(68), 0), "{}", missing.err);
+    let file = lab.path("upload");
+    std::fs::write(&file, "mine").expect("file");
+    let written = curl(&client, &["-T", file.to_str().expect("path"), &url(LOADER)]);
+    assert_eq!(written.code, Some(69), "{}", written.err);
+
+    let answer_to = |request: Vec<u8>| {
+        client.enter(move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("socket");
+            socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
+            socket.send_to(&request, (MASTER, 69)).expect("sent");
+            let mut buffer = [0; 600];
+            let (len, _) = undisturbed(|| socket.recv_from(&mut buffer)).expect("answer");
+            buffer[..len].to_vec()
+        })
+    };
+    for name in ["../etc/passwd", "/../../etc/passwd", "..\\undionly.kpxe", "x/../undionly.kpxe"] {
+        assert_eq!(answer_to(rrq(name))[..4], [0, 5, 0, 2], "{name}");
+    }
+    for name in ["etc/passwd", "/etc/passwd", "undionly.kpxe.bak", "%2e%2e/etc/passwd"] {
+        assert_eq!(answer_to(rrq(name))[..4], [0, 5, 0, 1], "{name}");
+    }
+    // As shim, GRUB and old ROMs spell it.
+    for name in ["/undionly.kpxe", "\\undionly.kpxe", "//undionly.kpxe", "undionly.kpxe\u{ff}"] {
+        assert_eq!(answer_to(rrq(name))[..4], [0, 3, 0, 1], "{name}");
+    }
+    answer_to(rrq("\u{1b}[2J\ninfo forged"));
+    let said = server.wait_for("info forged");
+    assert!(said.chars().all(|letter| !letter.is_control() || letter == '\n'), "{said:?}");
+    assert!(!said.lines().any(|line| line.starts_with("info forged")), "{said:?}");
+}
+
+#[test]
+fn over_a_wire_that_takes_less_than_it_should_everything_arrives() {
+    let lab = lab!();
+    let _server = lab.serve();
+    let client = lab.client_at(NODE1);
+    // The client does not know: it asks for blocks that have to be cut.
+    lab.master.ip("link set dev eth1 mtu 1000");
+    let fetched = curl(&client, &["--tftp-blksize", "1468", &url(LOADER)]).ok();
+    assert!(fetched == loader());
+    let file = curl(&client, &["--fail", &format!("http://{MASTER}/tree/el9/images/install.img")]);
+    assert!(file.ok() == big_file());
+}
+
+#[test]
+fn twenty_machines_fetch_at_once_and_all_get_it_whole() {
+    let lab = lab!();
+    let _server = lab.serve();
+    let client = lab.client(NODE2.0);
+    let addresses: Vec<_> = (100..120).map(|last| format!("192.168.10.{last}")).collect();
+    for address in &addresses {
+        client.ip(&format!("addr add {address}/24 dev eth0"));
+    }
+    let whole = loader();
+    at_once(&addresses, |address| {
+        let fetched = curl(&client, &["--interface", address, &url(LOADER)]).ok();
+        assert!(fetched == whole, "{address}");
+    });
+}
