@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from . import installing, net, power_cuts, scenario_disks, scenarios
+from . import distro, installing, net, power_cuts, scenarios
 from .releases import RELEASES
 from .session import conduct, end_remembered
 from .shell import LAB, RUN, WORK, LabError, main_guard, run, say
@@ -57,7 +57,7 @@ def down(options: argparse.Namespace) -> int:
     shutil.rmtree(RUN, ignore_errors=True)
     say(f"ended {ended} processes, removed {spaces} namespaces")
     if options.cache:
-        shutil.rmtree(WORK, ignore_errors=True)
+        distro.remove(WORK)
     elif WORK.exists():
         size = run("du", "-sh", WORK).stdout.split()[0]
         say(f"the built test distribution stays in {WORK} ({size}); ./vm-lab/down --cache removes it")

@@ -71,10 +71,18 @@ def build() -> Distro:
         dir = WORK / "distro" / fingerprint()
         if not (dir / "complete").exists():
             for old in (WORK / "distro").glob("*"):
-                shutil.rmtree(old)
+                remove(old)
             dir.mkdir(parents=True)
             make(dir)
         return Distro(dir)
+
+
+def remove(dir: Path) -> None:
+    """Removes a build, also one that was interrupted: its root may still have /dev and /sys mounted."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in sorted((mount for mount in mounts if mount.startswith(f"{dir}/")), reverse=True):
+        run("umount", mount)
+    shutil.rmtree(dir)
 
 
 def make(dir: Path) -> None:

@@ -1,6 +1,5 @@
 """The usual story: an unknown machine waits, is added, installs itself, and the result is proven."""
 
-import time
 
 from . import leaks, proof as proving
 from .master import Settings

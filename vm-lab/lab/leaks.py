@@ -50,9 +50,9 @@ def munge_key(master: Master) -> bytes:
     return (master.state / "secrets/munge.key").read_bytes()[:64]
 
 
-def pieces(file: Path, overlap: int) -> Iterator[tuple[bytes, int]]:
-    """The data of a sparse file piece by piece, each with `overlap` bytes of the next, and how many
-    bytes are its own."""
+def pieces(file: Path, overlap: int) -> Iterator[tuple[int, int, bytes]]:
+    """The data of a sparse file piece by piece: where it begins, how many bytes are its own, and those
+    with `overlap` bytes of the next."""
     with file.open("rb") as source:
         at, size = 0, file.stat().st_size
         while at < size:
@@ -64,16 +64,19 @@ def pieces(file: Path, overlap: int) -> Iterator[tuple[bytes, int]]:
             for start in range(begin, at, CHUNK):
                 source.seek(start)
                 own = min(CHUNK, at - start)
-                yield source.read(own + overlap), own
+                yield start, own, source.read(own + overlap)
 
 
-def search(file: Path, needles: dict[str, bytes]) -> dict[str, int]:
-    """How often each is in the file."""
-    found = dict.fromkeys(needles, 0)
-    for piece, own in pieces(file, max(map(len, needles.values())) - 1):
+def search(file: Path, needles: dict[str, bytes]) -> dict[str, list[int]]:
+    """Where each is in the file."""
+    found: dict[str, list[int]] = {name: [] for name in needles}
+    for start, own, piece in pieces(file, max(map(len, needles.values())) - 1):
         for name, needle in needles.items():
-            found[name] += piece[:own + len(needle) - 1].count(needle)
-    return found
+            at = piece.find(needle)
+            while 0 <= at < own:
+                found[name].append(start + at)
+                at = piece.find(needle, at + 1)
+    return {name: places for name, places in found.items() if places}
 
 
 def raw_of(drive: Drive) -> Path:
@@ -93,11 +96,12 @@ def disk_rows(lab: "Lab", name: str) -> None:
     def searched():
         raw = raw_of(vm.disk)
         found = search(raw, needles)
-        if raw != vm.disk.file:
+        keys = len(found.pop("munge.key", []))
+        good = not found and keys == (1 if lab.medium.has_torque else 0)
+        if good and raw != vm.disk.file:
             raw.unlink()
-        wanted = {"munge.key": 1} if lab.medium.has_torque else {}
-        there = {name: count for name, count in found.items() if count}
-        return there == wanted, f"searched for {len(needles)} secrets; found: {there or 'none'}"
+        places = "; ".join(f"{name} at {', '.join(map(str, where))}" for name, where in found.items())
+        return good, f"searched for {len(needles)} secrets; munge's key is there {keys} times; others: {places or 'none'}"
     lab.proof.check("C2", f"{name}: no secret on its whole disk, deleted files included, but munge's key", searched)
 
 
@@ -110,7 +114,7 @@ def served_row(lab: "Lab", name: str) -> None:
     def served():
         files = [file for folder in (medium.tree, medium.repo) if folder for file in sorted(folder.rglob("*"))
                  if file.is_file()] + medium.keys
-        leaks = [f"{file}: {hit}" for file in files for hit, count in search(file, needles).items() if count]
+        leaks = [f"{file}: {hit}" for file in files for hit in search(file, needles)]
         answers = {path: get(path) for path in urls(medium.os, vm.mac, token)}
         leaks += [f"{path}: {hit}" for path, body in answers.items() for hit, needle in needles.items() if needle in body]
         return not leaks, f"{len(files)} files, {len(answers)} addresses searched for {len(needles)} secrets; leaks: {leaks or 'none'}"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from .master import Settings
 from .proof import service_rows
-from .scenarios import scenario
 from .session import INSTALL_SECONDS, Lab
 from .shell import LabError, say
 from .vm import Vm
@@ -72,7 +71,6 @@ def chosen(words: str | None) -> list[Point]:
     return [point for point in POINTS if point.name in names]
 
 
-@scenario("power-cuts")
 def power_cuts(lab: Lab) -> None:
     """The power fails at 16 points of an installation (--points), nobody helps, it ends as a node."""
     points = chosen(lab.options.points)
@@ -129,3 +127,6 @@ def cut(lab: Lab, vm: Vm, point: Point) -> tuple[bool, str]:
     vm.power_off()
     lines = [line for line in console.splitlines() if line.strip()]
     return True, f"last line of its console: {lines[-1].strip()[-80:] if lines else 'none'}"
+
+
+STORIES = {"power-cuts": power_cuts}

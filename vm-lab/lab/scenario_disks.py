@@ -5,7 +5,7 @@ import os
 
 from .installing import installed_row, reinstall
 from .master import Settings
-from .scenarios import refused_row, scenario
+from .scenario_nodes import refused_row
 from .session import Lab
 from .shell import run, say
 from .vm import Drive, Vm
@@ -66,7 +66,6 @@ def look(lab: Lab, vm: Vm, script: str, *drives: Drive) -> str:
     return lab.workshop.work(script, [drive.file for drive in drives or vm.drives], read_only=True)
 
 
-@scenario("two-disks")
 def two_disks_story(lab: Lab) -> None:
     """A second, larger disk full of data: not a byte of it changes."""
     lab.serve(Settings([lab.medium]))
@@ -95,7 +94,6 @@ vgchange -qan old
 """
 
 
-@scenario("old-lvm")
 def old_lvm_story(lab: Lab) -> None:
     """One old volume group over the disk that is chosen and another: the other one does not change."""
     lab.serve(Settings([lab.medium]))
@@ -127,7 +125,6 @@ mdadm --stop --scan
 """
 
 
-@scenario("old-raid")
 def old_raid_story(lab: Lab) -> None:
     """Old Linux RAID, metadata 1.2 and 0.90: taken apart, and nothing assembles afterwards."""
     lab.serve(Settings([lab.medium]))
@@ -168,7 +165,6 @@ done
 """
 
 
-@scenario("old-label")
 def old_label_story(lab: Lab) -> None:
     """An old GPT under BIOS, an old MBR with logical partitions under UEFI: both are replaced whole."""
     lab.serve(Settings([lab.medium]))
@@ -186,7 +182,6 @@ def old_label_story(lab: Lab) -> None:
     lab.proof.check("safe", "UEFI: the disk has a whole GPT", lambda: replaced(uefi, "gpt", 2))
 
 
-@scenario("keep")
 def keep_story(lab: Lab) -> None:
     """keep = ["/data"]: a reinstallation makes / new and leaves /data as it is."""
     lab.serve(Settings([lab.medium], disk='min_gib = 4, keep = ["/data"], root_gib = 4'))
@@ -207,7 +202,6 @@ def keep_story(lab: Lab) -> None:
     lab.proof.check("safe", "/data is the same file system with the same file", kept)
 
 
-@scenario("new-disk")
 def new_disk_story(lab: Lab) -> None:
     """The disk was swapped since the last installation: it is not written before the owner says so."""
     lab.serve(Settings([lab.medium]))
@@ -228,3 +222,11 @@ def new_disk_story(lab: Lab) -> None:
     lab.power_on(vm)
     installed_row(lab, [name])
     lab.proof.check("C3", "it is on the new disk", lambda: (not new.is_blank(), "the new disk was written"))
+
+
+STORIES = {"two-disks": two_disks_story,
+           "old-lvm": old_lvm_story,
+           "old-raid": old_raid_story,
+           "old-label": old_label_story,
+           "keep": keep_story,
+           "new-disk": new_disk_story}

@@ -1,6 +1,4 @@
-"""Stories besides the usual one, each with its own proof: ./vm-lab/up --scenario NAME."""
-
-from typing import Callable
+"""Stories of machines that are refused, that their owner adds something to, and that come in pairs."""
 
 from . import proof as proving
 from .installing import installed_row, reinstall
@@ -8,25 +6,6 @@ from .master import Settings
 from .session import Lab, words_of
 from .shell import say, wait_for
 from .vm import Vm
-
-Story = Callable[[Lab], None]
-ALL: dict[str, Story] = {}
-
-
-def scenario(name: str) -> Callable[[Story], Story]:
-    """Puts a story into the list."""
-    def put(story: Story) -> Story:
-        ALL[name] = story
-        return story
-    return put
-
-
-def told() -> str:
-    """The list for --help."""
-    width = max(map(len, ALL))
-    lines = [f"  {name:{width}}  {' '.join((story.__doc__ or '').split())}" for name, story in ALL.items()]
-    return "scenarios:\n" + "\n".join(lines)
-
 
 def refused_row(lab: Lab, vm: Vm, name: str, reason: str) -> None:
     """%pre refuses a machine: the master knows why, the machine is off, its disks are as before."""
@@ -42,7 +21,6 @@ def refused_row(lab: Lab, vm: Vm, name: str, reason: str) -> None:
     lab.proof.check("safe", f"{name} is refused, says why, and switches itself off", refused)
 
 
-@scenario("small-memory")
 def small_memory(lab: Lab) -> None:
     """768 MiB of memory: %pre says what is missing and switches off; never a prompt."""
     lab.serve(Settings([lab.medium]))
@@ -52,7 +30,6 @@ def small_memory(lab: Lab) -> None:
     refused_row(lab, vm, lab.add(vm), "MiB of memory, " + lab.medium.os + " needs ")
 
 
-@scenario("refusals")
 def refusals(lab: Lab) -> None:
     """Both refusals that need no installation, for CI: too little memory, and a CPU that is too old."""
     lab.serve(Settings([lab.release(9)]))
@@ -65,7 +42,6 @@ def refusals(lab: Lab) -> None:
     refused_row(lab, small, lab.add(small), "MiB of memory, el9 needs ")
 
 
-@scenario("old-cpu")
 def old_cpu(lab: Lab) -> None:
     """A CPU of 2006 is to get el9: held before a kernel is loaded; with fallback = "el8" it goes on by itself."""
     old, new = lab.release(8), lab.release(9)
@@ -106,7 +82,6 @@ SNIPPETS = {
 }
 
 
-@scenario("snippets")
 def snippets(lab: Lab) -> None:
     """Files of kickstart.d: packages, a %pre and a role's %post take effect."""
     lab.serve(Settings([lab.medium]))
@@ -136,7 +111,6 @@ def snippets(lab: Lab) -> None:
     lab.proof.check("C2", f"{name}: the %pre of all nodes ran first", before_the_disk)
 
 
-@scenario("pair")
 def pair(lab: Lab) -> None:
     """Two nodes, ssh both ways as a user; one is installed again; both ways, no question, no warning."""
     lab.serve(Settings([lab.medium]))
@@ -160,3 +134,6 @@ def both_ways(lab: Lab, one: str, two: str) -> None:
     """There and back, begun from each."""
     proving.pair_rows(lab.proof, lab.master, one, two)
     proving.pair_rows(lab.proof, lab.master, two, one)
+
+
+STORIES = {"small-memory": small_memory, "refusals": refusals, "old-cpu": old_cpu, "snippets": snippets, "pair": pair}
