@@ -6,9 +6,15 @@ cat >/usr/libexec/rekindle/first-boot <<'REKINDLE'
 #!/bin/bash
 url=$(cat /etc/rekindle/report-to) || exit 0
 token=${url##*/}
-rm -f /tmp/ks-script-* /root/anaconda-ks.cfg /root/original-ks.cfg
+umask 077
+# Overwritten before they go: a deleted file's blocks stay on the disk until something needs them.
+for file in /tmp/ks-script-* /root/anaconda-ks.cfg /root/original-ks.cfg; do
+  [ ! -e "$file" ] || shred -u -n 1 "$file" || rm -f "$file"
+done
+# As long as before and in the same place, for the same reason.
 grep -rlF "$token" /var/log 2>/dev/null | while read -r log; do
-  sed -i "s/$token/TOKEN/g" "$log"
+  sed "s/$token/${token//?/x}/g" "$log" >"$log.wiped" && cat "$log.wiped" 1<>"$log"
+  rm -f "$log.wiped"
 done
 cores=$(sort -u <(paste -d: <(grep '^physical id' /proc/cpuinfo) <(grep '^core id' /proc/cpuinfo)) | grep -c :)
 [ "$cores" -gt 0 ] || cores=$(grep -c '^processor' /proc/cpuinfo)
@@ -19,7 +25,7 @@ while :; do
   sleep 10
 done
 systemctl disable rekindle-first-boot.service
-rm -f /etc/rekindle/report-to
+shred -u -n 1 /etc/rekindle/report-to || rm -f /etc/rekindle/report-to
 REKINDLE
 chmod 755 /usr/libexec/rekindle/first-boot
 cat >/etc/systemd/system/rekindle-first-boot.service <<'REKINDLE'

@@ -1,12 +1,13 @@
 """The EL-shaped test distribution: an install tree that Anaconda's ways fit, made of Debian's files.
 
 Real: kernel, rpm packages and their transaction, dnf, createrepo_c, package signatures, grub.
-Stand-ins, and named so: the installer (distro/installer.py), pbs_mom, openmpi, torque's files.
-Built once, kept under .work/ by a hash of everything it is made from.
+Stand-ins, and named so: the installer (distro/boot/installer), pbs_mom, openmpi, torque's files.
+Built once, kept under .work/ by a hash of everything it is made from. What differs between releases,
+and the installer itself, is added by releases.py.
 """
 
+import fcntl
 import hashlib
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from .shell import LAB, WORK, LabError, run, say
 
 SUITE = "bookworm"
 RECIPE = LAB / "distro"
+BOOT = RECIPE / "boot"
 
 # What the installed system is made of.
 PACKAGES = """systemd-sysv dbus udev kmod openssh-server openssh-client iproute2 iputils-ping chrony
@@ -47,26 +49,44 @@ class Distro:
     repo = property(lambda self: self.dir / "repo")
     key = property(lambda self: self.dir / "RPM-GPG-KEY-lab")
     kernel = property(lambda self: self.dir / "tree/images/pxeboot/vmlinuz")
+    # What an initrd is made of, but for its init.
+    early = property(lambda self: self.dir / "early")
     probe = property(lambda self: self.dir / "probe.img")
 
 
 def fingerprint() -> str:
     """Changes whenever something changes that the distribution is made from."""
     digest = hashlib.sha256()
-    for file in sorted([*RECIPE.rglob("*"), Path(__file__), Path(rpms.__file__)]):
+    recipe = [file for file in RECIPE.rglob("*") if BOOT not in file.parents]
+    for file in sorted([*recipe, Path(__file__), Path(rpms.__file__)]):
         if file.is_file() and "__pycache__" not in file.parts:
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def build() -> Distro:
-    """Builds the distribution, or finds it built."""
-    dir = WORK / "distro" / fingerprint()
-    if (dir / "complete").exists():
+    """Builds the distribution, or finds it built. Of two labs in one checkout, the second waits."""
+    with (WORK / "distro.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        dir = WORK / "distro" / fingerprint()
+        if not (dir / "complete").exists():
+            for old in (WORK / "distro").glob("*"):
+                remove(old)
+            dir.mkdir(parents=True)
+            make(dir)
         return Distro(dir)
-    for old in (WORK / "distro").glob("*"):
-        shutil.rmtree(old)
-    dir.mkdir(parents=True)
+
+
+def remove(dir: Path) -> None:
+    """Removes a build, also one that was interrupted: its root may still have /dev and /sys mounted."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in sorted((mount for mount in mounts if mount.startswith(f"{dir}/")), reverse=True):
+        run("umount", mount)
+    shutil.rmtree(dir)
+
+
+def make(dir: Path) -> None:
+    """All of it."""
     log = dir / "build.log"
     say("building the EL-shaped test distribution (once, some minutes)")
     target, stage2 = dir / "target", dir / "stage2"
@@ -87,11 +107,9 @@ def build() -> Distro:
     run("createrepo_c", "-q", dir / "repo", log=log)
     say("  boot images")
     images(dir, kernel, stage2, log)
-    treeinfo(dir / "tree")
     for done in (target, stage2, dir / "rpmbuild", dir / "kernel"):
         shutil.rmtree(done)
     (dir / "complete").touch()
-    return Distro(dir)
 
 
 def root(target: Path, log: Path) -> None:
@@ -161,8 +179,10 @@ def make_stage2(stage2: Path, log: Path) -> None:
     """Anaconda's environment, as far as the stand-in installer needs one."""
     run("python3", "-m", "pip", "install", "-q", "--no-compile", "--root-user-action=ignore",
         "--target", stage2 / "usr/lib/python3/dist-packages", "pykickstart==3.78", log=log)
-    shutil.copy(RECIPE / "installer.py", stage2 / "usr/sbin/installer")
-    (stage2 / "usr/sbin/installer").chmod(0o755)
+    # There is no udev here: LVM makes its device nodes itself.
+    (stage2 / "etc/lvm/lvmlocal.conf").write_text(
+        "devices { obtain_device_list_from_udev = 0\n external_device_info_source = \"none\" }\n"
+        "activation { udev_sync = 0\n udev_rules = 0 }\n")
     for name in ABSENT:
         for folder in ("usr/bin", "usr/sbin"):
             (stage2 / folder / name).unlink(missing_ok=True)
@@ -215,8 +235,6 @@ def initramfs(root: Path, init: Path, image: Path) -> None:
     shutil.copy("/bin/busybox", root / "bin/busybox")
     shutil.copy(init, root / "init")
     (root / "init").chmod(0o755)
-    shutil.copy(RECIPE / "udhcpc.sh", root / "udhcpc.sh")
-    (root / "udhcpc.sh").chmod(0o755)
     image.parent.mkdir(parents=True, exist_ok=True)
     names = run("find", ".", cwd=root).stdout
     run("sh", "-c", f"cpio -o -H newc --quiet | gzip -1 > '{image}'", cwd=root, input=names)
@@ -227,23 +245,10 @@ def images(dir: Path, kernel: Kernel, stage2: Path, log: Path) -> None:
     boot = dir / "tree/images/pxeboot"
     boot.mkdir(parents=True)
     shutil.copy(kernel.image, boot / "vmlinuz")
-    initramfs(dir / "early", RECIPE / "stage1-init.sh", boot / "initrd.img")
-    shutil.rmtree(dir / "early")
+    (dir / "early/modules").write_text("\n".join(INSTALLER_MODULES) + "\n")
     initramfs(dir / "tiny", RECIPE / "probe-init.sh", dir / "probe.img")
     shutil.rmtree(dir / "tiny")
     skip = """var/lib/dpkg usr/share/doc usr/share/locale usr/share/man usr/share/zoneinfo usr/lib/modules
         usr/lib/x86_64-linux-gnu/perl usr/lib/x86_64-linux-gnu/perl-base usr/share/perl boot""".split()
     run("mksquashfs", stage2, dir / "tree/images/install.img", "-noappend", "-comp", "zstd",
         "-Xcompression-level", "6", "-no-progress", "-quiet", "-e", *skip, log=log)
-
-
-def treeinfo(tree: Path) -> None:
-    """Describes the tree as productmd does, checksums included."""
-    sums = []
-    for name in ("images/install.img", "images/pxeboot/initrd.img", "images/pxeboot/vmlinuz",
-                 "repodata/repomd.xml"):
-        digest = hashlib.sha256((tree / name).read_bytes()).hexdigest()
-        sums.append(f"{name} = sha256:{digest}")
-    text = (RECIPE / "treeinfo").read_text()
-    (tree / ".treeinfo").write_text(text.replace("@CHECKSUMS@", "\n".join(sums)))
-    os.sync()

@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import net
-from .distro import Distro
+from .tree import Medium
 from .shell import CHECKOUT, LabError, last_line, run, wait_for
 
 BINARY = CHECKOUT / "target/release/rekindle"
@@ -22,17 +23,15 @@ discovery = "{subnet}.200-{subnet}.240"
 domain = "cluster.lan"
 internet = false
 
-[os.{os}]
-tree = "{tree}"
-{repo}gpg_keys = [{keys}]
-
+{systems}
 [defaults]
 os = "{os}"
 timezone = "Europe/Berlin"
 keyboard = "us"
 admin_keys = ["{admin_key}"]
 kernel_args = "console=ttyS0"
-disk = {{ min_gib = 4 }}
+tries = {tries}
+disk = {{ {disk} }}
 
 [scheduler]
 kind = "{scheduler}"
@@ -41,6 +40,37 @@ kind = "{scheduler}"
 name = "mpi"
 uid = 1500
 """
+
+SYSTEM = """\
+[os.{os}]
+tree = "{tree}"
+{repo}gpg_keys = [{keys}]
+{more}
+"""
+
+
+@dataclass
+class Settings:
+    """What a run wants of cluster.toml. The first medium is the default one."""
+
+    media: list[Medium]
+    disk: str = "min_gib = 4"
+    tries: int = 3
+    # Further lines of [os.NAME].
+    of_os: dict[str, str] = field(default_factory=dict)
+
+    def system(self, medium: Medium) -> str:
+        """The table of a medium."""
+        return SYSTEM.format(
+            os=medium.os, tree=medium.tree, repo=f'repo = "{medium.repo}"\n' if medium.repo else "",
+            keys=", ".join(f'"{key}"' for key in medium.keys), more=self.of_os.get(medium.os, ""))
+
+    def text(self, admin_key: str) -> str:
+        """cluster.toml without nodes. The cluster has a batch system if all its releases have it."""
+        scheduler = "torque" if all(medium.has_torque for medium in self.media) else "none"
+        return CLUSTER.format(
+            master=net.MASTER_IP, subnet=net.SUBNET, os=self.media[0].os, tries=self.tries, disk=self.disk,
+            systems="".join(self.system(medium) for medium in self.media), scheduler=scheduler, admin_key=admin_key)
 
 
 class Master:
@@ -56,14 +86,19 @@ class Master:
         self.sshd: subprocess.Popen | None = None
         self.internet: subprocess.Popen | None = None
 
-    def configure(self, tree: Path, repo: Path | None, keys: list[Path], os_name: str, scheduler: str) -> None:
+    def configure(self, settings: Settings) -> None:
         """Writes cluster.toml and makes the admin's key."""
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "admin@master", "-f", self.admin)
-        text = CLUSTER.format(
-            master=net.MASTER_IP, subnet=net.SUBNET, os=os_name, tree=tree, scheduler=scheduler,
-            repo=f'repo = "{repo}"\n' if repo else "", keys=", ".join(f'"{key}"' for key in keys),
-            admin_key=self.admin.with_suffix(".pub").read_text().strip())
-        self.config.write_text(text)
+        self.config.write_text(settings.text(self.admin.with_suffix(".pub").read_text().strip()))
+
+    def edit(self, old: str, new: str) -> None:
+        """The owner edits cluster.toml: in one step, as editors do."""
+        text = self.config.read_text()
+        if old not in text:
+            raise LabError(f"{self.config} holds no {old!r}")
+        new_file = self.config.with_suffix(".new")
+        new_file.write_text(text.replace(old, new, 1))
+        new_file.rename(self.config)
 
     def serve(self) -> None:
         """Starts the server and waits until it serves."""
@@ -129,6 +164,10 @@ class Master:
     def events(self) -> list[dict]:
         """The journal."""
         return [json.loads(line) for line in self.rekindle("log", "--json").splitlines()]
+
+    def released(self) -> int:
+        """How many kickstarts left so far, not counting what one boot asks for again."""
+        return sum(event["event"] == "released" for event in self.events())
 
     def known_hosts(self) -> Path:
         """One line: every host that the cluster's authority signed is known. Nothing is learnt."""

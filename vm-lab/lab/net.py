@@ -7,10 +7,9 @@
 
 import subprocess
 
-from .shell import LAB, run
+from .shell import LAB, NAME, run
 
-PREFIX = "rklab"
-MASTER, SWITCH, INET, OBSERVER = (f"{PREFIX}-{name}" for name in ("master", "switch", "inet", "observer"))
+MASTER, SWITCH, INET, OBSERVER = (f"{NAME}-{name}" for name in ("master", "switch", "inet", "observer"))
 SUBNET = "192.168.10"
 MASTER_IP = f"{SUBNET}.1"
 UPLINK_IP, INET_IP = "172.31.0.2", "172.31.0.1"
@@ -63,7 +62,7 @@ def down() -> None:
 def existing() -> list[str]:
     """Our namespaces that exist now."""
     listed = run("ip", "netns", "list", check=False).stdout
-    return [line.split()[0] for line in listed.splitlines() if line.startswith(f"{PREFIX}-")]
+    return [line.split()[0] for line in listed.splitlines() if line.startswith(f"{NAME}-")]
 
 
 def inside(name: str) -> list[str]:

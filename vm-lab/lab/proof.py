@@ -8,11 +8,15 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Callable
 
 from . import net
 from .master import Master
 from .shell import LabError, run, say, wait_for
-from .vm import Vm
+from .tree import Medium
+
+if TYPE_CHECKING:
+    from .session import Lab
 
 
 @dataclass
@@ -58,24 +62,13 @@ def opens(namespace: str, source: str, address: str, port: int) -> bool:
     return done.returncode == 0
 
 
-def node_rows(proof: Proof, master: Master, node: dict, vm: Vm, real: bool) -> None:
+def node_rows(lab: "Lab", name: str) -> None:
     """Everything about one node."""
-    ip, name = node["ip"], node["name"]
-    ask = lambda command, **more: master.ask(ip, command, **more)
-
-    def address():
-        found = ask("ip -o -4 addr show scope global; cat /sys/class/net/e*/address; "
-                    "grep -rh mac-address= /etc/NetworkManager/system-connections; hostname -f")
-        return (f"inet {ip}/24 " in found and f"mac-address={vm.mac.upper()}" in found
-                and f"{name}.cluster.lan" in found and "dynamic" not in found), found
-    proof.check("S4", f"{name}: static {ip}/24, bound to {vm.mac}, named", address)
-
-    def route():
-        found = ask("ip -4 route show default; grep nameserver /etc/resolv.conf")
-        return f"default via {net.MASTER_IP} " in found and f"nameserver {net.MASTER_IP}" in found, found
-    proof.check("S5", f"{name}: default route and names through the master", route)
-    firewall_rows(proof, master, ip, name)
-    package_rows(proof, master, ip, name, real)
+    proof, master, medium, vm = lab.proof, lab.master, lab.medium, lab.names[name]
+    ip = master.nodes()[name]["ip"]
+    network_rows(proof, master, ip, name, vm.mac)
+    firewall_rows(proof, master, ip, name, medium)
+    package_rows(proof, master, ip, name, medium.real_media)
 
     def root_key():
         done = master.ssh(ip, "id -un; hostname", key=master.state / "secrets/root_ed25519")
@@ -88,26 +81,46 @@ def node_rows(proof: Proof, master: Master, node: dict, vm: Vm, real: bool) -> N
         # Refused by the master's sshd, not for want of one.
         return "Permission denied" in done.stderr, f"ended with {done.returncode}: {done.stderr.strip()[-100:]}"
     proof.check("S10", f"{name} -> master: root is refused", no_way_back)
-    if not real:
-        batch_rows(proof, master, ip, name)
+    service_rows(proof, master, ip, name, medium)
 
     def nothing_left():
         token = token_of(vm.pcap)
-        found = ask("ls /root/anaconda-ks.cfg /root/original-ks.cfg /tmp/ks-script-* /etc/rekindle/report-to 2>/dev/null; "
-                    f"grep -rIlsF -e '{token}' /root /tmp /etc /var /home /boot /opt /usr/local /usr/libexec; "
-                    "stat -c '%a %U %n' /etc/munge/munge.key; true")
-        others = [line for line in found.splitlines() if not line.startswith("400 munge ")]
-        return not others, f"no file holds the token ({token[:4]}…), no kickstart, no script is left; {found}"
-    proof.check("C2", f"{name}: no secret is left behind", nothing_left)
+        found = master.ask(ip, "ls /root/anaconda-ks.cfg /root/original-ks.cfg /tmp/ks-script-* /etc/rekindle/report-to "
+                           f"2>/dev/null; grep -rIlsF -e '{token}' /root /tmp /etc /var /home /boot /opt /usr/local "
+                           "/usr/libexec; true")
+        return not found.strip(), f"no file holds the token ({token[:4]}…), no kickstart, no script is left; {found}"
+    proof.check("C2", f"{name}: no file holds a secret of the installation", nothing_left)
 
 
-def firewall_rows(proof: Proof, master: Master, ip: str, name: str) -> None:
+def network_rows(proof: Proof, master: Master, ip: str, name: str, mac: str) -> None:
+    """S4, S5: address and route."""
+
+    def address():
+        found = master.ask(ip, "ip -o -4 addr show scope global; cat /sys/class/net/e*/address; "
+                           "grep -rh mac-address= /etc/NetworkManager/system-connections; hostname -f")
+        return (f"inet {ip}/24 " in found and f"mac-address={mac.upper()}" in found
+                and f"{name}.cluster.lan" in found and "dynamic" not in found), found
+    proof.check("S4", f"{name}: static {ip}/24, bound to {mac}, named", address)
+
+    def route():
+        found = master.ask(ip, "ip -4 route show default; grep nameserver /etc/resolv.conf")
+        return f"default via {net.MASTER_IP} " in found and f"nameserver {net.MASTER_IP}" in found, found
+    proof.check("S5", f"{name}: default route and names through the master", route)
+
+
+# What a node says of its rules: one word a family that drops what is not allowed.
+NFT_POLICY = "nft list chain inet rekindle input | grep -c 'policy drop'"
+IPTABLES_POLICY = "{ iptables -S INPUT; ip6tables -S INPUT; } | grep -c -- '-P INPUT DROP'"
+
+
+def firewall_rows(proof: Proof, master: Master, ip: str, name: str, medium: Medium) -> None:
     """S6: open from a cluster address, closed from any other, and it says so in its log."""
 
     def friend():
         open_ports = [port for port in (22, 15002, 15003) if opens(net.OBSERVER, net.FRIEND_IP, ip, port)]
         ping = run(*net.inside(net.OBSERVER), "ping", "-c1", "-W3", "-I", net.FRIEND_IP, ip, check=False)
-        return 22 in open_ports and ping.returncode == 0, f"from {net.FRIEND_IP}: ping {ping.returncode == 0}, ports {open_ports}"
+        wanted = [22, 15002, 15003] if medium.has_torque else [22]
+        return open_ports == wanted and ping.returncode == 0, f"from {net.FRIEND_IP}: ping {ping.returncode == 0}, ports {open_ports}"
     proof.check("S6", f"{name}: open from a cluster address", friend)
 
     def stranger():
@@ -118,9 +131,11 @@ def firewall_rows(proof: Proof, master: Master, ip: str, name: str) -> None:
         got_in = [port for port in (22, 15002) if opens(net.OBSERVER, net.STRANGER_IP, ip, port)]
         run("ip", "-n", net.OBSERVER, "route", "del", f"{ip}/32")
         dropped = master.ask(ip, f"journalctl -k --no-pager | grep 'rekindle-drop: .*SRC={net.STRANGER_IP} ' | tail -n 1")
-        rules = master.ask(ip, "nft list chain inet rekindle input | grep -c 'policy drop'; ip -6 addr show scope global | wc -l")
-        return not got_in and dropped and rules.split()[0] == "1", f"from {net.STRANGER_IP}: opened {got_in}; {dropped}"
-    proof.check("S6", f"{name}: closed from a stranger's, and logged", stranger)
+        policy = master.ask(ip, NFT_POLICY if medium.uses_nft else IPTABLES_POLICY).strip()
+        closed = policy == ("1" if medium.uses_nft else "2")
+        return not got_in and dropped and closed, f"from {net.STRANGER_IP}: opened {got_in}; drops by default: {closed}; {dropped}"
+    how = "nft" if medium.uses_nft else "iptables and ip6tables"
+    proof.check("S6", f"{name}: closed from a stranger's by {how}, and logged", stranger)
 
 
 def package_rows(proof: Proof, master: Master, ip: str, name: str, real: bool) -> None:
@@ -148,30 +163,41 @@ def package_rows(proof: Proof, master: Master, ip: str, name: str, real: bool) -
     proof.check("S7", f"{name}: dnf refuses an unsigned one", unsigned)
 
 
-def batch_rows(proof: Proof, master: Master, ip: str, name: str) -> None:
-    """S13: pbs_mom runs for the right server."""
+def service_rows(proof: Proof, master: Master, ip: str, name: str, medium: Medium) -> None:
+    """What the kickstart switches on runs; S13: pbs_mom runs for the right server."""
+    firewall = ["nftables"] if medium.uses_nft else ["iptables", "ip6tables"]
+    batch = ["munge", "pbs_mom"] if medium.has_torque else []
+    units = ["sshd", "chronyd", "rsyslog", *firewall, *batch]
+
+    def running():
+        states = master.ask(ip, f"systemctl is-active {' '.join(units)}; true").split()
+        return states == ["active"] * len(units), " ".join(f"{unit} {state}" for unit, state in zip(units, states))
+    proof.check("C2", f"{name}: its services run", running)
+    if not medium.has_torque:
+        return
 
     def mom():
-        state = master.ask(ip, "systemctl is-active pbs_mom munge nftables chronyd sshd | tr '\\n' ' '; cat /etc/torque/server_name")
+        key = master.ask(ip, "stat -c '%a %U %s' /etc/munge/munge.key; cat /etc/torque/server_name")
         banner = run(*net.inside(net.OBSERVER), "nc", "-w", "5", ip, "15002", check=False).stdout
         good = f"pbsserver=master at {net.MASTER_IP} server_name=master munge_key=1024 bytes" in banner
-        return good and state.split()[:5] == ["active"] * 5, f"{state.strip()}; {banner}"
+        return good and key.split() == ["400", "munge", "1024", "master"], f"{key.strip()}; {banner}"
     proof.check("S13", f"{name}: pbs_mom (a stand-in daemon) runs for the master's server", mom)
 
 
-def pair_rows(proof: Proof, master: Master, one: dict, two: dict) -> None:
+def pair_rows(proof: Proof, master: Master, one: str, two: str) -> None:
     """S10 between nodes: there and back again, as an ordinary user, without a question."""
+    ip = master.nodes()[one]["ip"]
 
     def round_trip():
-        found = master.ask(one["ip"], f"su - mpi -c 'ssh -o BatchMode=yes {two['name']} ssh -o BatchMode=yes {one['name']} hostname'",
-                           timeout=300)
-        return found.strip() == f"{one['name']}.cluster.lan", found
-    proof.check("S10", f"user mpi: {one['name']} -> {two['name']} -> {one['name']} without a question", round_trip)
+        done = master.ssh(ip, f"su - mpi -c 'ssh -o BatchMode=yes {two} ssh -o BatchMode=yes {one} hostname'", timeout=600)
+        said = done.stdout + done.stderr
+        return done.returncode == 0 and said.strip() == f"{one}.cluster.lan", said
+    proof.check("S10", f"user mpi: {one} -> {two} -> {one} without a question or a warning", round_trip)
 
     def root_refused():
-        done = master.ssh(one["ip"], f"ssh -o BatchMode=yes root@{two['name']} true")
+        done = master.ssh(ip, f"ssh -o BatchMode=yes root@{two} true")
         return "Permission denied" in done.stderr, f"ended with {done.returncode}: {done.stderr.strip()[-100:]}"
-    proof.check("S10", f"root: {one['name']} -> {two['name']} is refused", root_refused)
+    proof.check("S10", f"root: {one} -> {two} is refused", root_refused)
 
 
 def uplink_rows(proof: Proof) -> None:
@@ -197,34 +223,38 @@ def token_of(pcap: Path) -> str:
     return found[-1].decode()
 
 
-def kickstart_row(proof: Proof, master: Master, name: str, validator: Path) -> None:
+def kickstart_row(lab: "Lab", name: str) -> None:
     """C2: the parser of the release accepts what the node gets."""
+    version = f"RHEL{lab.medium.release}"
 
     def valid():
-        file = master.dir / f"{name}.ks"
-        file.write_text(master.rekindle("render", "kickstart", name))
-        done = run(validator, "-v", "RHEL9", file, check=False)
+        file = lab.master.dir / f"{name}.ks"
+        file.write_text(lab.master.rekindle("render", "kickstart", name))
+        done = run(lab.validator, "-v", version, file, check=False)
         return done.returncode == 0, f"ksvalidator ended with {done.returncode}: {done.stdout}{done.stderr}"
-    proof.check("C2", f"{name}: ksvalidator for RHEL9 accepts its kickstart", valid)
+    lab.proof.check("C2", f"{name}: ksvalidator for {version} accepts its kickstart", valid)
 
 
-def power_cycle_row(proof: Proof, master: Master, node: dict, vm: Vm) -> None:
+def power_cycle_row(lab: "Lab", name: str, while_off: Callable[[], None] = lambda: None) -> None:
     """C3: after a power cut it boots its disk, and is not installed again."""
+    master, vm = lab.master, lab.names[name]
+    ip = master.nodes()[name]["ip"]
+
+    def local_boots() -> int:
+        return sum(event["event"] == "script-sent" and event["plan"] == "local" for event in master.events())
 
     def cycled():
-        before = master.ask(node["ip"], "cat /proc/sys/kernel/random/boot_id")
-        installs = sum(event["event"] == "released" for event in master.events())
-        scripts = sum(event["event"] == "script-sent" and event["plan"] == "local" for event in master.events())
+        before = master.ask(ip, "cat /proc/sys/kernel/random/boot_id")
+        installs, scripts = master.released(), local_boots()
         vm.power_off()
+        while_off()
         time.sleep(1)
-        vm.power_on()
+        lab.power_on(vm)
 
         def back():
-            done = master.ssh(node["ip"], "cat /proc/sys/kernel/random/boot_id", timeout=60)
+            done = master.ssh(ip, "cat /proc/sys/kernel/random/boot_id", timeout=120)
             return done.returncode == 0 and done.stdout != before
-        wait_for(f"{vm.name} is back", 1200, back, every=5)
-        events = master.events()
-        again = sum(event["event"] == "released" for event in events) - installs
-        local = sum(event["event"] == "script-sent" and event["plan"] == "local" for event in events) - scripts
+        wait_for(f"{vm.name} is back", 1800, back, every=5)
+        again, local = master.released() - installs, local_boots() - scripts
         return again == 0 and local >= 1, f"asked the network first, was sent to its disk {local} times, installed again {again} times"
-    proof.check("C3", f"{node['name']}: power cycle boots the disk, no second install", cycled)
+    lab.proof.check("C3", f"{name}: power cycle boots the disk, no second install", cycled)

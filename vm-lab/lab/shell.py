@@ -1,5 +1,7 @@
 """Running programs, saying what happens, failing in one line."""
 
+import os
+import re
 import shlex
 import subprocess
 import sys
@@ -9,6 +11,12 @@ from pathlib import Path
 LAB = Path(__file__).resolve().parent.parent
 CHECKOUT = LAB.parent
 WORK = LAB / ".work"
+
+# Two labs run side by side under two names: namespaces and files of a run carry it.
+NAME = os.environ.get("REKINDLE_LAB_NAME", "rklab")
+if not re.fullmatch(r"[a-z0-9]{1,20}", NAME):
+    sys.exit(f"vm-lab: REKINDLE_LAB_NAME is {NAME!r}; use up to 20 small letters and digits")
+RUN = WORK / ("run" if NAME == "rklab" else f"run-{NAME}")
 
 _started = time.monotonic()
 

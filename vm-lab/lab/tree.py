@@ -1,10 +1,10 @@
-"""What is installed: the test distribution, or a real tree or DVD."""
+"""What is installed: the test distribution as one of the releases, or a real tree or DVD."""
 
 import configparser
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import distro
+from . import distro, releases
 from .distro import Distro
 from .shell import LabError, run, say
 
@@ -16,21 +16,27 @@ class Medium:
     tree: Path
     repo: Path | None
     keys: list[Path]
-    os: str
-    scheduler: str
+    release: int
     memory_mib: int
     disk_gib: int
-    probe: Distro
+    built: Distro
     real_media: bool
 
+    os = property(lambda self: f"el{self.release}")
+    # Packages of torque exist for EL7 and EL9. It is in no vendor's tree.
+    has_torque = property(lambda self: not self.real_media and self.release in (7, 9))
+    uses_nft = property(lambda self: self.release >= 9)
+    # EL9 is built for x86-64-v2, EL10 for v3. QEMU's own default is less than that.
+    cpu = property(lambda self: "max" if self.release >= 10 else "Nehalem")
+
     @classmethod
-    def of(cls, built: Distro) -> "Medium":
-        """The test distribution."""
-        return cls(built.tree, built.repo, [built.key], "el9", "torque", 2048, 12, built, False)
+    def of(cls, built: Distro, release: int) -> "Medium":
+        """The test distribution. Its installer gets along with less, but %pre wants what EL wants."""
+        return cls(releases.tree_of(built, release), built.repo, [built.key], release, 2048, 12, built, False)
 
     @classmethod
     def real(cls, source: Path, run_dir: Path) -> "Medium":
-        """A real tree, or a DVD image unpacked. Torque is in no vendor's tree: no batch system."""
+        """A real tree, or a DVD image unpacked."""
         if not source.exists():
             raise LabError(f"{source} does not exist")
         folder = source.resolve()
@@ -44,5 +50,8 @@ class Medium:
         if not info.read(folder / ".treeinfo"):
             raise LabError(f"{folder} has no .treeinfo; name a whole DVD or install tree")
         version = info.get("release", "version", fallback=info.get("general", "version", fallback=""))
+        release = int(version.split(".")[0]) if version.split(".")[0].isdigit() else 0
+        if release not in releases.RELEASES:
+            raise LabError(f"{folder} is release {version!r}; rekindle installs {releases.RELEASES}")
         keys = sorted(folder.glob("RPM-GPG-KEY*"))
-        return cls(folder, None, keys, f"el{version.split('.')[0]}", "none", 3072, 20, distro.build(), True)
+        return cls(folder, None, keys, release, 3072, 20, distro.build(), True)

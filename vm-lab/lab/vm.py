@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import net
@@ -34,30 +34,68 @@ def accelerator(distro: Distro) -> str:
 
 
 @dataclass
+class Drive:
+    """A disk of a machine. Its form is its file's suffix: raw keeps every byte where the guest put it."""
+
+    file: Path
+    gib: int
+    serial: str
+
+    form = property(lambda self: "raw" if self.file.suffix == ".raw" else "qcow2")
+
+    def make(self) -> None:
+        """A blank one."""
+        run("qemu-img", "create", "-q", "-f", self.form, self.file, f"{self.gib}G")
+
+    def is_blank(self) -> bool:
+        """Whether nothing was ever written to it."""
+        data = run("qemu-img", "map", "-U", "--output=json", self.file).stdout
+        return '"data": true' not in data and '"zero": false' not in data
+
+
+@dataclass
+class Hardware:
+    """What a machine is made of."""
+
+    firmware: str = "bios"
+    cpu: str = "Nehalem"
+    memory_mib: int = 2048
+    disk_gib: int = 12
+    # e1000 and IDE: what was usual in 2006.
+    old_devices: bool = False
+
+
+@dataclass
 class Vm:
     """One virtual machine."""
 
-    name: str
     number: int
-    firmware: str
+    hardware: Hardware
     accel: str
     run_dir: Path
-    old: bool = False
-    disk_gib: int = 12
-    memory_mib: int = 1536
+    drives: list[Drive] = field(default_factory=list)
     process: subprocess.Popen | None = None
     capture: subprocess.Popen | None = None
 
+    name = property(lambda self: f"vm{self.number}")
     mac = property(lambda self: f"52:54:00:aa:bb:{self.number:02x}")
     tap = property(lambda self: f"t{self.number}")
-    disk = property(lambda self: self.run_dir / f"{self.name}.qcow2")
+    disk = property(lambda self: self.drives[0])
     console = property(lambda self: self.run_dir / f"{self.name}.console.log")
     pcap = property(lambda self: self.run_dir / f"{self.name}.pcap")
 
+    def drive(self, gib: int, serial: str, form: str = "qcow2") -> Drive:
+        """One more blank disk."""
+        drive = Drive(self.run_dir / f"{self.name}.{serial}.{form}", gib, serial)
+        drive.make()
+        self.drives.append(drive)
+        return drive
+
     def plug_in(self) -> None:
-        """A blank disk, a port of the switch, and somebody who listens on it."""
-        run("qemu-img", "create", "-q", "-f", "qcow2", self.disk, f"{self.disk_gib}G")
-        if self.firmware == "uefi":
+        """A blank disk if it has none yet, a port of the switch, and somebody who listens on it."""
+        if not self.drives:
+            self.drive(self.hardware.disk_gib, "LAB-1")
+        if self.hardware.firmware == "uefi":
             shutil.copy(OVMF / "OVMF_VARS_4M.fd", self.run_dir / f"{self.name}.vars")
         net.tap(self.tap)
         # Whole packets of DHCP, TFTP and the small talk; of the rest only how connections begin and end.
@@ -68,14 +106,14 @@ class Vm:
 
     def power_on(self) -> None:
         """Presses the button."""
-        if self.process and self.process.poll() is None:
+        if self.is_on():
             raise LabError(f"{self.name} is on already")
         log = (self.run_dir / f"{self.name}.qemu.log").open("ab")
         self.process = net.start(net.SWITCH, *self.command(), log=log)
 
     def power_off(self) -> None:
-        """Pulls the plug."""
-        if self.process and self.process.poll() is None:
+        """Pulls the plug: what the guest did not flush may be lost."""
+        if self.is_on():
             self.process.kill()
             self.process.wait()
 
@@ -92,32 +130,26 @@ class Vm:
 
     def command(self) -> list:
         """QEMU's command line."""
-        words = ["qemu-system-x86_64", "-name", self.name, "-accel", self.accel, "-m", self.memory_mib, "-smp", "1",
+        hardware = self.hardware
+        words = ["qemu-system-x86_64", "-name", self.name, "-accel", self.accel, "-m", hardware.memory_mib, "-smp", "1",
                  "-display", "none", "-monitor", "none", "-nodefaults", "-device", "virtio-rng-pci",
                  "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
-                 "-uuid", f"00000000-0000-4000-8000-{self.number:012x}",
+                 "-uuid", f"00000000-0000-4000-8000-{self.number:012x}", "-cpu", hardware.cpu,
                  "-netdev", f"tap,id=n0,ifname={self.tap},script=no,downscript=no"]
-        if self.accel == "kvm":
-            words += ["-cpu", "host"]
-        if self.old:
-            # SSE3 and SSSE3 at the most: x86-64-v1 of about 2006.
-            words += [] if self.accel == "kvm" else ["-cpu", "core2duo"]
-        card = f"{'e1000' if self.old else 'virtio-net-pci'},netdev=n0,mac={self.mac}"
-        if self.firmware == "uefi":
+        card = f"{'e1000' if hardware.old_devices else 'virtio-net-pci'},netdev=n0,mac={self.mac}"
+        if hardware.firmware == "uefi":
             # romfile=: the firmware's own PXE client asks, not an iPXE in the card's ROM.
             words += ["-machine", "q35,graphics=off", "-device", f"{card},romfile=,bootindex=1",
                       "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={OVMF}/OVMF_CODE_4M.fd",
                       "-drive", f"if=pflash,format=raw,unit=1,file={self.run_dir}/{self.name}.vars"]
         else:
             words += ["-machine", "pc,graphics=off", "-device", f"{card},bootindex=1"]
-        words += ["-drive", f"if=none,id=d0,file={self.disk},format=qcow2,cache=unsafe,discard=unmap"]
-        disk = "ide-hd,drive=d0,serial=LAB-OLD-1" if self.old else "virtio-blk-pci,drive=d0,serial=LAB-1"
-        return words + ["-device", f"{disk},bootindex=2"]
-
-    def disk_is_blank(self) -> bool:
-        """Whether nothing was ever written to the disk."""
-        data = run("qemu-img", "map", "-U", "--output=json", self.disk).stdout
-        return '"data": true' not in data and '"zero": false' not in data
+        kind = "ide-hd" if hardware.old_devices else "virtio-blk-pci"
+        for number, drive in enumerate(self.drives):
+            # unsafe: a flush of the guest reaches the image's file, but does not wait for this machine's disk.
+            words += ["-drive", f"if=none,id=d{number},file={drive.file},format={drive.form},cache=unsafe,discard=unmap",
+                      "-device", f"{kind},drive=d{number},serial={drive.serial},bootindex={2 + number}"]
+        return words
 
     def console_text(self) -> str:
         """All that was on its screen."""

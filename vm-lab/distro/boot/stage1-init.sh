@@ -14,8 +14,9 @@ die() {
   reboot -f # rd.shell=0 rd.emergency=reboot
 }
 say "stand-in for Anaconda, stage 1"
-for m in crc32c_generic crc32c_intel libcrc32c virtio_pci virtio_net e1000 e1000e 8139too 8139cp e100 pcnet32 ne2k_pci r8169 vmxnet3 af_packet virtio_blk virtio_scsi ahci ata_piix sd_mod nvme loop squashfs overlay ext4 vfat nls_cp437 nls_ascii nls_iso8859_1 xfs efivarfs; do
-  modprobe $m 2>/dev/null
+# Anaconda has udev for this; in the order of the list, all of them.
+for m in $(cat /modules); do
+  modprobe "$m" 2>/dev/null
 done
 for word in $(cat /proc/cmdline); do
   case $word in
@@ -58,10 +59,12 @@ mount -o loop,ro -t squashfs /run/install.img /run/lower || die "squashfs"
 mount -t tmpfs t /run/upper
 mkdir -p /run/upper/u /run/upper/w
 mount -t overlay o -o lowerdir=/run/lower,upperdir=/run/upper/u,workdir=/run/upper/w /sysroot || die "overlay"
-mkdir -p /sysroot/run/install /sysroot/proc /sysroot/sys /sysroot/dev
-cp /run/ks.cfg /run/net.env /sysroot/run/install/
+mkdir -p /sysroot/run/install /sysroot/run/lock /sysroot/proc /sysroot/sys /sysroot/dev
+cp /run/ks.cfg /run/net.env /run/treeinfo /sysroot/run/install/
+# The stand-in installer comes in here and not in install.img: a change of it is packed in a second.
+cp -r /installer /sysroot/usr/lib/installer
 cp /etc/resolv.conf /sysroot/etc/resolv.conf 2>/dev/null
 mount --move /proc /sysroot/proc
 mount --move /sys /sysroot/sys
 mount --move /dev /sysroot/dev
-exec switch_root /sysroot /usr/bin/python3 -u /usr/sbin/installer
+exec switch_root /sysroot /usr/bin/python3 -u /usr/lib/installer
