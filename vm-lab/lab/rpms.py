@@ -182,7 +182,13 @@ def owned_files(root: Path, debian: dict[str, Package]) -> dict[str, set[str]]:
                 continue
             path = canonical(root, path)
             file = str(root) + path
-            if not os.path.lexists(file) or stat.S_ISDIR(os.lstat(file).st_mode) or path in taken:
+            if not os.path.lexists(file) or path in taken:
+                continue
+            if stat.S_ISDIR(os.lstat(file).st_mode):
+                # Folders are `filesystem`'s, but that knows no users yet.
+                if package not in DROPPED and not is_roots(file):
+                    taken.add(path)
+                    files.setdefault(name, set()).add(f"%dir {path}")
                 continue
             # Links at the root (/lib, /sbin) are everybody's: `filesystem` has them.
             if path.count("/") == 1 or any(path.startswith(first) for first, _ in OWNED):
@@ -200,7 +206,7 @@ def unowned(root: Path, files: dict[str, set[str]]) -> None:
     folders: set[str] = set()
     for where, names, found in os.walk(root):
         base = where[len(str(root)):] or "/"
-        if base != "/":
+        if base != "/" and base not in taken:
             folders.add(base)
         for name in list(names):
             path = f"{base.rstrip('/')}/{name}"
@@ -218,6 +224,12 @@ def unowned(root: Path, files: dict[str, set[str]]) -> None:
             owner = next((rpm for first, rpm in OWNED if path.startswith(first)), "setup")
             files.setdefault("filesystem" if base == "/" else owner, set()).add(path)
     files.setdefault("filesystem", set()).update(f"%dir {folder}" for folder in folders)
+
+
+def is_roots(file: str) -> bool:
+    """Whether user and group are root."""
+    info = os.lstat(file)
+    return info.st_uid == info.st_gid == 0
 
 
 def is_local(path: str) -> bool:
