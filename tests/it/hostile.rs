@@ -126,7 +126,17 @@ struct Rendered {
 
 /// `None` when the file is refused, and then with words that fit on a terminal.
 fn rendered(field: &str, value: &str) -> Result<Option<Rendered>, String> {
-    let text = file(field, value);
+    rendered_for(Release::El9, field, value)
+}
+
+fn rendered_for(release: Release, field: &str, value: &str) -> Result<Option<Rendered>, String> {
+    let text = match release {
+        Release::El7 | Release::El9 => file(field, value),
+        // There is no Torque.
+        Release::El8 | Release::El10 => {
+            file(field, value).replacen("kind = \"torque\"", "kind = \"slurm\"", 1)
+        }
+    };
     let cluster = match parse(&text) {
         Ok(cluster) => cluster,
         Err(found) => {
@@ -138,7 +148,7 @@ fn rendered(field: &str, value: &str) -> Result<Option<Rendered>, String> {
         }
     };
     let node = cluster.nodes().next().ok_or("no node")?;
-    let kickstart = kickstart(&cluster, node, Release::El9).map_err(|error| error.to_string())?;
+    let kickstart = kickstart(&cluster, node, release).map_err(|error| error.to_string())?;
     let kickstart = kickstart.ok_or("no such batch system")?;
     let script = script(&cluster, node.mac, &install(node)).map_err(|error| error.to_string())?;
     Ok(Some(Rendered { kickstart, script }))

@@ -5,7 +5,11 @@
                                                     observer 192.168.10.250 and 10.99.0.9
 """
 
+import contextlib
+import os
+import signal
 import subprocess
+import time
 
 from .shell import LAB, NAME, run
 
@@ -54,9 +58,23 @@ def tap(name: str) -> None:
 
 
 def down() -> None:
-    """Removes everything, whatever is there of it."""
-    for name in existing():
+    """Removes everything, whatever is there of it. What still runs in a namespace of ours is ours."""
+    names = existing()
+    for word in (signal.SIGTERM, signal.SIGKILL):
+        for pid in inhabitants(names):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, word)
+        for _ in range(50):
+            if not inhabitants(names):
+                break
+            time.sleep(0.1)
+    for name in names:
         run("ip", "netns", "del", name, check=False)
+
+
+def inhabitants(names: list[str]) -> list[int]:
+    """The processes that run in these namespaces."""
+    return [int(pid) for name in names for pid in run("ip", "netns", "pids", name, check=False).stdout.split()]
 
 
 def existing() -> list[str]:
