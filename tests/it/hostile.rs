@@ -208,10 +208,10 @@ impl Baseline {
             let (found, expected) = (shape(line), shape(usual));
             let word = if usual == "REKINDLE\n" { "REKINDLE" } else { "" };
             let is_same = match (is_data, section) {
-                // A line of a file that is written as it stands, or a package: only an end ends it.
-                (true, _) | (_, "%packages") if !usual.starts_with('%') => {
-                    !line.starts_with('%') && *line != "REKINDLE\n"
-                }
+                _ if usual.starts_with('%') => found == expected,
+                // A line of a file that is written as it stands: only its end ends it.
+                (true, _) => !line.starts_with('%') && *line != "REKINDLE\n",
+                (_, "%packages") => !line.starts_with('%'),
                 _ => found == expected,
             };
             if line != usual && !(*free && is_same) {
