@@ -32,7 +32,7 @@ cat >/etc/systemd/system/rekindle-first-boot.service <<'REKINDLE'
 [Unit]
 Description=Tell the master that this node is up
 Wants=network-online.target
-After=network-online.target sshd.service nftables.service pbs_mom.service
+After=network-online.target sshd.service nftables.service iptables.service pbs_mom.service pbs.service slurmd.service
 ConditionPathExists=/etc/rekindle/report-to
 
 [Service]
