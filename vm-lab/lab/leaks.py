@@ -54,17 +54,17 @@ def pieces(file: Path, overlap: int) -> Iterator[tuple[int, int, bytes]]:
     """The data of a sparse file piece by piece: where it begins, how many bytes are its own, and those
     with `overlap` bytes of the next."""
     with file.open("rb") as source:
-        at, size = 0, file.stat().st_size
+        number, at, size = source.fileno(), 0, file.stat().st_size
         while at < size:
             try:
-                begin = os.lseek(source.fileno(), at, os.SEEK_DATA)
+                begin = os.lseek(number, at, os.SEEK_DATA)
             except OSError:
                 return  # only a hole is left
-            at = os.lseek(source.fileno(), begin, os.SEEK_HOLE)
+            at = os.lseek(number, begin, os.SEEK_HOLE)
             for start in range(begin, at, CHUNK):
-                source.seek(start)
                 own = min(CHUNK, at - start)
-                yield start, own, source.read(own + overlap)
+                # pread: what the file object holds in its buffer belongs to another place after lseek.
+                yield start, own, os.pread(number, own + overlap, start)
 
 
 def search(file: Path, needles: dict[str, bytes]) -> dict[str, list[int]]:
