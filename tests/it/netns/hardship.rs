@@ -248,9 +248,12 @@ fn only_nodes_are_listened_to() {
 #[test]
 fn without_file_descriptors_it_waits_until_there_are_some() {
     let lab = lab!();
-    let mut command = lab.command_by("prlimit", &["--nofile=48:48"], &["serve"]);
-    let server = Process::start(&mut command);
-    server.wait_for("serving DHCP");
+    let server = lab.serve();
+    // What it has open now, and a few more: fewer than there will be connections.
+    let pid = server.pid().to_string();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count();
+    let limit = format!("--nofile={0}:{0}", open + 6);
+    run(Command::new("prlimit").args(["--pid", &pid, &limit])).ok();
     let (node, other) = (lab.client_at(NODE1), lab.client_at(NODE2));
     // The kernel takes them all; the server cannot. Of one machine it would not take so many.
     let streams = |from| (0..8).map(move |_| log_stream(from));
