@@ -154,3 +154,50 @@ fn who_wants_the_disk_first_keeps_the_firmwares_order() {
     assert!(!first(BootOrder::Disk));
     rendered(|node| node.unfit = UnfitPolicy::Local).expect("does not concern the kickstart");
 }
+
+/// `first-boot` of a kickstart, its paths below `root`, with stand-ins for what it talks to.
+fn first_boot(root: &std::path::Path) -> std::process::Output {
+    let text = of(Release::El9);
+    let (_, script) =
+        text.split_once("cat >/usr/libexec/rekindle/first-boot <<'REKINDLE'\n").expect("script");
+    let (script, _) = script.split_once("REKINDLE\n").expect("end");
+    let root = root.display();
+    let script = ["/etc/rekindle/", "/tmp/ks-script-", "/root/", "/var/log"]
+        .iter()
+        .fold(script.to_owned(), |text, path| text.replace(path, &format!("{root}{path}")));
+    let stand_ins = "curl() { printf 200; }\nsystemctl() { :; }\n";
+    std::process::Command::new("bash")
+        .args(["-c", &format!("{stand_ins}{script}")])
+        .output()
+        .expect("bash")
+}
+
+#[test]
+fn the_first_start_overwrites_what_shows_the_token() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = |name: &str| dir.path().join(name);
+    let token = "0123456789abcdef0123456789abcdef";
+    let secret = format!("url=http://192.168.10.1/node/{token}\n");
+    for folder in ["etc/rekindle", "tmp", "root", "var/log/anaconda"] {
+        std::fs::create_dir_all(path(folder)).expect("folder");
+    }
+    std::fs::write(path("etc/rekindle/report-to"), format!("http://192.168.10.1/node/{token}\n"))
+        .expect("file");
+    for file in ["tmp/ks-script-1", "root/original-ks.cfg", "var/log/anaconda/syslog"] {
+        std::fs::write(path(file), &secret).expect("file");
+        // What a second name still shows is what the blocks of the first one hold.
+        std::fs::hard_link(path(file), path(&file.replace('/', "_"))).expect("link");
+    }
+    std::fs::hard_link(path("etc/rekindle/report-to"), path("report")).expect("link");
+    let done = first_boot(dir.path());
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "");
+    for gone in ["tmp/ks-script-1", "root/original-ks.cfg", "etc/rekindle/report-to"] {
+        assert!(!path(gone).exists(), "{gone}");
+    }
+    for left in ["tmp_ks-script-1", "root_original-ks.cfg", "var_log_anaconda_syslog", "report"] {
+        let bytes = std::fs::read(path(left)).expect("second name");
+        assert!(!bytes.windows(token.len()).any(|part| part == token.as_bytes()), "{left}");
+    }
+    let log = std::fs::read_to_string(path("var/log/anaconda/syslog")).expect("log");
+    assert_eq!(log, secret.replace(token, &"x".repeat(token.len())));
+}

@@ -57,8 +57,8 @@ def unknown_waits(lab: Lab, vm: Vm) -> None:
     lab.power_on(vm)
 
     def waits():
-        wait_for(f"{vm.mac} is listed as waiting", 600, lambda: vm.mac in lab.master.waiting(), every=1)
-        wait_for(f"{vm.name} shows the hold screen", 600, lambda: vm.mac in vm.console_text()
+        wait_for(f"{vm.mac} is listed as waiting", 1800, lambda: vm.mac in lab.master.waiting(), every=1)
+        wait_for(f"{vm.name} shows the hold screen", 1800, lambda: vm.mac in vm.console_text()
                  and "this machine waits" in vm.console_text(), every=1)
         return vm.disk.is_blank(), "it is listed, its screen says that it waits, its disk is untouched"
     lab.proof.check("C4", "an unknown machine is listed, waits, and its disk is not touched", waits)

@@ -68,7 +68,7 @@ def held_row(lab: Lab, vm: Vm, name: str) -> None:
         lab.power_on(vm)
         lab.follow([name], until="held", fatal=("failed",))
         why = "this CPU has no SSE4.2: el9 cannot run on it"
-        wait_for("the screen says why", 600, lambda: why in " ".join(vm.console_text().split()), every=1)
+        wait_for("the screen says why", 1800, lambda: why in " ".join(vm.console_text().split()), every=1)
         kernel = b"vmlinuz" in vm.pcap.read_bytes()
         good = why in words_of(lab.master.nodes()[name]) and vm.disk.is_blank() and not kernel
         return good, f"{words_of(lab.master.nodes()[name])}; a kernel was asked for: {kernel}; disk blank: {vm.disk.is_blank()}"
