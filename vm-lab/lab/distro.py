@@ -33,7 +33,7 @@ loop squashfs overlay ext4 vfat nls_cp437 nls_ascii nls_iso8859_1 xfs efivarfs d
 
 # What the installed system loads besides: its firewall.
 TARGET_MODULES = INSTALLER_MODULES + """nf_tables nft_ct nft_limit nft_log nft_reject_inet nf_log_syslog
-nf_conntrack nft_compat xt_conntrack xt_limit xt_LOG xt_tcpudp ip6t_rt""".split()
+nf_conntrack nft_compat ip_tables ip6_tables xt_conntrack xt_limit xt_LOG xt_tcpudp ip6t_rt""".split()
 
 # Not in Anaconda's environment, so not here: a %pre that needs them must fail in the lab.
 ABSENT = "base64 nproc timeout shuf nohup install truncate sha512sum whoami ssh-keygen openssl".split()
