@@ -153,6 +153,10 @@ class Master:
         """One of the owner's commands."""
         return run(BINARY, "--config", self.config, "--state", self.state, *words).stdout
 
+    def push(self, *words) -> subprocess.CompletedProcess:
+        """`rekindle push`, from where the nodes can be reached."""
+        return run(*net.inside(net.MASTER), BINARY, "--config", self.config, "--state", self.state, "push", *words, check=False)
+
     def nodes(self) -> dict[str, dict]:
         """`node list`, by name."""
         return {node["name"]: node for node in json.loads(self.rekindle("node", "list", "--json"))}

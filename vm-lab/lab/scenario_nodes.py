@@ -4,8 +4,9 @@ from . import proof as proving
 from .installing import installed_row, reinstall
 from .master import Settings
 from .session import Lab, words_of
-from .shell import say, wait_for
+from .shell import run, say, wait_for
 from .vm import Vm
+
 
 def refused_row(lab: Lab, vm: Vm, name: str, reason: str) -> None:
     """%pre refuses a machine: the master knows why, the machine is off, its disks are as before."""
@@ -125,9 +126,45 @@ def pair(lab: Lab) -> None:
     if not lab.proof.holds():
         return
     both_ways(lab, one, two)
+    lab.phases.begin("push")
+    push_rows(lab, one, two)
     lab.phases.begin("reinstall")
     lab.proof.check("C3", f"{two} is installed again", lambda: reinstall(lab, two))
     both_ways(lab, one, two)
+
+
+def push_rows(lab: Lab, one: str, two: str) -> None:
+    """What the owner changes later reaches nodes that are installed: shown first, then written, then nothing is left."""
+    proof, master = lab.proof, lab.master
+    ip = {name: master.nodes()[name]["ip"] for name in (one, two)}
+
+    def answer(done, code: int, *words: str):
+        text = done.stdout + done.stderr
+        return done.returncode == code and all(word in text for word in words), f"exit code {done.returncode}: {text[-200:]}"
+    proof.check("C2", "push: new nodes have every byte that they should have",
+                lambda: answer(master.push("--dry-run"), 0, f"{one}: nothing differs", f"{two}: nothing differs"))
+
+    say(f"another node and another admin's key are written into cluster.toml; on {two} somebody takes the firewall away")
+    key = master.dir / "second_ed25519"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "second@master", "-f", key)
+    master.edit("admin_keys = [", f'admin_keys = ["{key.with_suffix(".pub").read_text().strip()}", ')
+    master.rekindle("node", "add", "login1", "--mac", "52:54:00:aa:cc:01")
+    master.ask(ip[two], "for file in /etc/sysconfig/nftables.conf /etc/sysconfig/ip*tables; do "
+               "if [ -f $file ]; then : >$file; fi; done; systemctl restart nftables || systemctl restart iptables ip6tables")
+
+    def shown():
+        holds, said = answer(master.push("--dry-run"), 1, "login1", "second@master", "policy", f"{one}: ", f"{two}: ")
+        still = master.ssh(ip[one], "grep login1 /etc/hosts").returncode == 1
+        return holds and still, f"nothing was written: {still}; {said}"
+    proof.check("C2", "push --dry-run: shows what differs and writes nothing", shown)
+    proof.check("C2", "push --yes: writes it", lambda: answer(master.push("--yes"), 0, f"{one}: ", f"{two}: ", "files written"))
+
+    def arrived():
+        found = [master.ask(ip[name], "getent hosts login1; id -un", key=key) for name in (one, two)]
+        return all("login1" in text and "root" in text for text in found), " ".join(found)
+    proof.check("C2", "the new name is known, the new key opens", arrived)
+    proving.firewall_rows(proof, master, ip[two], two, lab.medium)
+    proof.check("C2", "push: nothing is left to do", lambda: answer(master.push(), 0, f"{one}: nothing differs"))
 
 
 def both_ways(lab: Lab, one: str, two: str) -> None:
