@@ -49,6 +49,9 @@ pub enum FileError {
     Template(#[from] askama::Error),
 }
 
+/// Seconds after which a node asks for the index of the cluster's own repository again.
+const REPO_EXPIRES: u32 = 60;
+
 /// What the files are made of.
 struct Words {
     master: Ipv4Addr,
@@ -255,14 +258,16 @@ fn repo_file(cluster: &Cluster, os: &OsName, tree: &Tree) -> String {
     let own = cluster.systems().get(os).and_then(|os| os.repo.as_ref());
     let trees = tree.repos.iter().map(|(name, path)| {
         let slash = if path.is_empty() { "" } else { "/" };
-        (name.to_lowercase(), format!("{base}/tree/{os}{slash}{path}"), "")
+        (name.to_lowercase(), format!("{base}/tree/{os}{slash}{path}"), String::new())
     });
     // Modular packages without their metadata would be refused (Enterprise Linux 8 and 9).
     let hotfixes = match tree.release {
         Release::El8 | Release::El9 => "\nmodule_hotfixes=1",
         Release::El7 | Release::El10 => "",
     };
-    let own = own.map(|_| ("cluster".to_owned(), format!("{base}/repo/{os}"), hotfixes));
+    // What the owner adds is there at once; dnf's own patience is two days.
+    let more = format!("{hotfixes}\nmetadata_expire={REPO_EXPIRES}");
+    let own = own.map(|_| ("cluster".to_owned(), format!("{base}/repo/{os}"), more));
     let keys: Vec<_> = tree.gpg_keys.iter().map(|key| format!("{base}/keys/{os}/{key}")).collect();
     lines(trees.chain(own), |(name, url, more)| {
         format!(

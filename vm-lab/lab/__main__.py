@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import distro, installing, net, power_cuts, scenarios
 from .releases import RELEASES
-from .session import conduct, end_remembered
+from .session import conduct
 from .shell import LAB, RUN, WORK, LabError, main_guard, run, say
 
 
@@ -25,7 +25,7 @@ def arguments() -> argparse.Namespace:
     up.add_argument("--old", action="store_true", help="an old machine: e1000, IDE, Core 2, 1 GiB of memory, release 8")
     up.add_argument("--reinstall", action="store_true", help="also reinstall the first node and prove that")
     up.add_argument("--scenario", choices=sorted(scenarios.ALL), metavar="NAME", help="another story than the usual one, see below")
-    up.add_argument("--points", metavar="N|NAME,…", help="of the scenario power-cuts: the first N points, or those named")
+    up.add_argument("--points", metavar="N|NAME,…", help="cut the power at N points of the first node's installation, or at those named")
     up.add_argument("--keep", action="store_true", help="leave everything running; ./vm-lab/down ends it")
     up.add_argument("--tree", type=Path, metavar="DIR|ISO", help="a real CentOS, AlmaLinux or Rocky tree or DVD instead of "
                     "the test distribution (no such medium was at hand when this was written: not run)")
@@ -39,8 +39,8 @@ def up(options: argparse.Namespace) -> int:
     """Checks what the parser cannot, and runs the story."""
     if not 1 <= options.nodes <= 20:
         raise LabError("--nodes takes 1 to 20")
-    if options.points and options.scenario != "power-cuts":
-        raise LabError("--points belongs to --scenario power-cuts")
+    if options.points and options.scenario not in (None, "power-cuts"):
+        raise LabError("--points goes with the usual story and with --scenario power-cuts")
     if options.scenario and (options.old or options.reinstall or options.nodes != 1 or options.tree):
         raise LabError("a scenario goes with --release, --firmware, --keep and --json only")
     options.release = options.release or (8 if options.old else 9)
@@ -51,11 +51,11 @@ def up(options: argparse.Namespace) -> int:
 
 def down(options: argparse.Namespace) -> int:
     """Ends what `up --keep` left."""
-    ended = end_remembered()
-    spaces = len(net.existing())
+    spaces = net.existing()
+    ended = len(net.inhabitants(spaces))
     net.down()
     shutil.rmtree(RUN, ignore_errors=True)
-    say(f"ended {ended} processes, removed {spaces} namespaces")
+    say(f"ended {ended} processes, removed {len(spaces)} namespaces")
     if options.cache:
         distro.remove(WORK)
     elif WORK.exists():

@@ -1,7 +1,7 @@
 """The EL-shaped test distribution: an install tree that Anaconda's ways fit, made of Debian's files.
 
-Real: kernel, rpm packages and their transaction, dnf, createrepo_c, package signatures, grub.
-Stand-ins, and named so: the installer (distro/boot/installer), pbs_mom, openmpi, torque's files.
+Real: kernel, rpm packages and their transaction, dnf, createrepo_c, package signatures, grub, OpenMPI.
+Stand-ins, and named so: the installer (distro/boot/installer), pbs_mom, torque's files.
 Built once, kept under .work/ by a hash of everything it is made from. What differs between releases,
 and the installer itself, is added by releases.py.
 """
@@ -24,7 +24,7 @@ BOOT = RECIPE / "boot"
 PACKAGES = """systemd-sysv dbus udev kmod openssh-server openssh-client iproute2 iputils-ping chrony
 network-manager grub-pc-bin grub-efi-amd64-bin grub2-common e2fsprogs xfsprogs dosfstools efibootmgr
 less procps curl netbase passwd util-linux libpam-systemd nftables munge dnf rpm tzdata hostname
-tar fdisk lvm2 mdadm smartmontools iptables rsyslog""".split()
+tar fdisk lvm2 mdadm smartmontools iptables rsyslog openmpi-bin""".split()
 
 # What the installer loads: disks, cards and file systems of old and virtual machines.
 INSTALLER_MODULES = """crc32c_generic crc32c_intel libcrc32c virtio_pci virtio_net e1000 e1000e 8139too
@@ -47,6 +47,8 @@ class Distro:
 
     tree = property(lambda self: self.dir / "tree")
     repo = property(lambda self: self.dir / "repo")
+    # A package that is not in the repository yet.
+    late = property(lambda self: next(self.dir.glob("late/*.rpm")))
     key = property(lambda self: self.dir / "RPM-GPG-KEY-lab")
     kernel = property(lambda self: self.dir / "tree/images/pxeboot/vmlinuz")
     # What an initrd is made of, but for its init.
@@ -103,6 +105,9 @@ def make(dir: Path) -> None:
     rpms.extras(dir / "repo", dir / "rpmbuild", log)
     signer.sign(dir / "tree/Packages", log)
     signer.sign(dir / "repo", log, leave=["rekindle-lab-unsigned"])
+    (dir / "late").mkdir()
+    for late in (dir / "repo").glob("rekindle-lab-late-*"):
+        late.rename(dir / "late" / late.name)
     run("createrepo_c", "-q", "-g", RECIPE / "comps.xml", dir / "tree", log=log)
     run("createrepo_c", "-q", dir / "repo", log=log)
     say("  boot images")
@@ -200,6 +205,13 @@ def furnish(target: Path, kernel: Kernel, dir: Path) -> None:
             shutil.copy(file, to)
             to.chmod(0o755 if file.read_bytes().startswith(b"#!") else 0o644)
     (target / "usr/sbin/grub2-install").symlink_to("grub-install")
+    # OpenMPI's programs and settings are where Enterprise Linux has them.
+    mpi = target / "usr/lib64/openmpi/bin"
+    mpi.mkdir(parents=True)
+    (mpi / "mpirun").symlink_to("/usr/bin/mpirun.openmpi")
+    (mpi / "orted").symlink_to("/usr/bin/orted")
+    (target / "etc/openmpi").rename(target / "etc/openmpi-x86_64")
+    (target / "etc/openmpi").symlink_to("openmpi-x86_64")
     (target / "var/lib/torque").mkdir()
     (target / "var/lib/torque/server_name").symlink_to("/etc/torque/server_name")
     (target / "etc/sysconfig").mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """The usual story: an unknown machine waits, is added, installs itself, and the result is proven."""
 
 
-from . import leaks, proof as proving
+from . import leaks, power_cuts, proof as proving
 from .master import Settings
 from .session import Lab
 from .shell import say, wait_for
@@ -15,19 +15,24 @@ def story(lab: Lab) -> None:
     """The main job."""
     options, medium = lab.options, lab.medium
     floor = {medium.os: f"min_ram_mib = {OLD_FLOOR_MIB}"} if options.old else {}
-    lab.serve(Settings([medium], of_os=floor))
+    tries = {"tries": power_cuts.TRIES} if options.points else {}
+    lab.serve(Settings([medium], of_os=floor, **tries))
     hardware = old_hardware(lab) if options.old else lab.hardware()
     vms = [lab.machine(hardware) for _ in range(options.nodes)]
     for vm in vms:
-        lab.plug_in(vm)
+        vm.plug_in()
     first, rest = vms[0], vms[1:]
     unknown_waits(lab, first)
     lab.phases.begin("install")
     say("it is added by its MAC" + (", the others are added before they are powered on" if rest else ""))
     names = [lab.add(vm) for vm in vms]
     for vm in rest:
-        lab.power_on(vm)
-    installed_row(lab, names)
+        vm.power_on()
+    if options.points:
+        first.power_off()
+        power_cuts.one_permission(lab, first, names[0], power_cuts.chosen(options.points))
+    else:
+        installed_row(lab, names)
     if not lab.proof.holds():
         return
     lab.phases.begin("proof")
@@ -54,7 +59,7 @@ def unknown_waits(lab: Lab, vm: Vm) -> None:
     """A machine that nobody added."""
     lab.phases.begin("unknown machine waits")
     say("a blank machine that nobody knows is powered on")
-    lab.power_on(vm)
+    vm.power_on()
 
     def waits():
         wait_for(f"{vm.mac} is listed as waiting", 1800, lambda: vm.mac in lab.master.waiting(), every=1)

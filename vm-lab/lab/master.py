@@ -59,18 +59,18 @@ class Settings:
     # Further lines of [os.NAME].
     of_os: dict[str, str] = field(default_factory=dict)
 
-    def system(self, medium: Medium) -> str:
+    def system(self, medium: Medium, repo: Path) -> str:
         """The table of a medium."""
         return SYSTEM.format(
-            os=medium.os, tree=medium.tree, repo=f'repo = "{medium.repo}"\n' if medium.repo else "",
+            os=medium.os, tree=medium.tree, repo=f'repo = "{repo}"\n' if medium.repo else "",
             keys=", ".join(f'"{key}"' for key in medium.keys), more=self.of_os.get(medium.os, ""))
 
-    def text(self, admin_key: str) -> str:
+    def text(self, admin_key: str, repo: Path) -> str:
         """cluster.toml without nodes. The cluster has a batch system if all its releases have it."""
         scheduler = "torque" if all(medium.has_torque for medium in self.media) else "none"
         return CLUSTER.format(
             master=net.MASTER_IP, subnet=net.SUBNET, os=self.media[0].os, tries=self.tries, disk=self.disk,
-            systems="".join(self.system(medium) for medium in self.media), scheduler=scheduler, admin_key=admin_key)
+            systems="".join(self.system(medium, repo) for medium in self.media), scheduler=scheduler, admin_key=admin_key)
 
 
 class Master:
@@ -80,6 +80,7 @@ class Master:
         self.dir = run_dir
         self.config = run_dir / "cluster.toml"
         self.state = run_dir / "state"
+        self.repo = run_dir / "repo"
         self.log = run_dir / "rekindle.log"
         self.admin = run_dir / "admin_ed25519"
         self.process: subprocess.Popen | None = None
@@ -87,9 +88,16 @@ class Master:
         self.internet: subprocess.Popen | None = None
 
     def configure(self, settings: Settings) -> None:
-        """Writes cluster.toml and makes the admin's key."""
+        """Writes cluster.toml, makes the admin's key and the cluster's own repository."""
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "admin@master", "-f", self.admin)
-        self.config.write_text(settings.text(self.admin.with_suffix(".pub").read_text().strip()))
+        self.config.write_text(settings.text(self.admin.with_suffix(".pub").read_text().strip(), self.repo))
+        for source in {medium.repo for medium in settings.media if medium.repo}:
+            run("cp", "-a", source, self.repo)
+
+    def publish(self, package: Path) -> None:
+        """One more package in the cluster's own repository, by hand."""
+        run("cp", package, self.repo)
+        run("createrepo_c", "-q", "--update", self.repo)
 
     def edit(self, old: str, new: str) -> None:
         """The owner edits cluster.toml: in one step, as editors do."""
@@ -132,11 +140,6 @@ class Master:
                  lambda: run(*from_here, "nc", "-z", "-w", "2", net.INET_IP, "80", check=False).returncode == 0)
         wait_for("the master's sshd answers", 60,
                  lambda: run(*from_here, "nc", "-z", "-w", "2", net.MASTER_IP, "22", check=False).returncode == 0)
-
-    def processes(self) -> list[tuple[int, str]]:
-        """Everything that runs here, with the name the kernel knows it by."""
-        known = ((self.process, "rekindle"), (self.sshd, "sshd"), (self.internet, "python"))
-        return [(process.pid, name) for process, name in known if process and process.poll() is None]
 
     def stop(self) -> None:
         """Ends the server as systemd would, and its neighbours."""

@@ -76,7 +76,7 @@ def power_cuts(lab: Lab) -> None:
     points = chosen(lab.options.points)
     lab.serve(Settings([lab.medium], tries=TRIES))
     vm = lab.machine(lab.hardware())
-    lab.plug_in(vm)
+    vm.plug_in()
     name = lab.add(vm)
     since = 0.0
     for first in range(0, len(points), CUTS_OF_ONE_PERMISSION):
@@ -99,7 +99,7 @@ def one_permission(lab: Lab, vm: Vm, name: str, points: list[Point]) -> float:
         lab.proof.check("C3", f"power cut at {point.name}", lambda: cut(lab, vm, point))
     lab.phases.begin("the rest")
     cut_at = time.monotonic()
-    lab.power_on(vm)
+    vm.power_on()
 
     def ready():
         lab.follow([name])
@@ -112,7 +112,7 @@ def one_permission(lab: Lab, vm: Vm, name: str, points: list[Point]) -> float:
 def cut(lab: Lab, vm: Vm, point: Point) -> tuple[bool, str]:
     """Starts the machine and kills it at the point."""
     seen, known = len(vm.console_text()), len(lab.master.events())
-    lab.power_on(vm)
+    vm.power_on()
     end = time.monotonic() + INSTALL_SECONDS
     while True:
         console = vm.console_text()[seen:]

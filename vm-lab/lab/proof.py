@@ -68,7 +68,7 @@ def node_rows(lab: "Lab", name: str) -> None:
     ip = master.nodes()[name]["ip"]
     network_rows(proof, master, ip, name, vm.mac)
     firewall_rows(proof, master, ip, name, medium)
-    package_rows(proof, master, ip, name, medium.real_media)
+    package_rows(proof, master, ip, name, medium)
 
     def root_key():
         done = master.ssh(ip, "id -un; hostname", key=master.state / "secrets/root_ed25519")
@@ -108,6 +108,15 @@ def network_rows(proof: Proof, master: Master, ip: str, name: str, mac: str) -> 
     proof.check("S5", f"{name}: default route and names through the master", route)
 
 
+FLOOD_PACKETS = 2000
+FLOOD = f"""
+import socket, sys
+out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+out.bind((sys.argv[1], 0))
+for number in range({FLOOD_PACKETS}):
+    out.sendto(b"flood", (sys.argv[2], 1 + number))
+"""
+
 # What a node says of its rules: one word a family that drops what is not allowed.
 NFT_POLICY = "nft list chain inet rekindle input | grep -c 'policy drop'"
 IPTABLES_POLICY = "{ iptables -S INPUT; ip6tables -S INPUT; } | grep -c -- '-P INPUT DROP'"
@@ -134,11 +143,23 @@ def firewall_rows(proof: Proof, master: Master, ip: str, name: str, medium: Medi
         policy = master.ask(ip, NFT_POLICY if medium.uses_nft else IPTABLES_POLICY).strip()
         closed = policy == ("1" if medium.uses_nft else "2")
         return not got_in and dropped and closed, f"from {net.STRANGER_IP}: opened {got_in}; drops by default: {closed}; {dropped}"
+    def flood():
+        began = time.monotonic()
+        count = f"journalctl -k --no-pager | grep -c 'rekindle-drop: .*SRC={net.STRANGER_IP} '"
+        before = int(master.ask(ip, f"{count}; true"))
+        run("ip", "-n", net.OBSERVER, "route", "replace", f"{ip}/32", "dev", "eth1", "src", net.STRANGER_IP)
+        run(*net.inside(net.OBSERVER), "python3", "-c", FLOOD, net.STRANGER_IP, ip)
+        run("ip", "-n", net.OBSERVER, "route", "del", f"{ip}/32")
+        lines = int(master.ask(ip, f"{count}; true")) - before
+        # 5 a minute, and 10 at once at the most.
+        most = 10 + 5 * (1 + (time.monotonic() - began) / 60)
+        return lines <= most, f"{FLOOD_PACKETS} datagrams, {lines} lines"
     how = "nft" if medium.uses_nft else "iptables and ip6tables"
     proof.check("S6", f"{name}: closed from a stranger's by {how}, and logged", stranger)
+    proof.check("S11", f"{name}: a flood from a stranger does not flood the log", flood)
 
 
-def package_rows(proof: Proof, master: Master, ip: str, name: str, real: bool) -> None:
+def package_rows(proof: Proof, master: Master, ip: str, name: str, medium: Medium) -> None:
     """S7: packages from the master, with good signatures only, and no internet."""
 
     def no_internet():
@@ -146,7 +167,7 @@ def package_rows(proof: Proof, master: Master, ip: str, name: str, real: bool) -
         there = opens(net.MASTER, net.UPLINK_IP, net.INET_IP, 80)
         return there and done.returncode == 28, f"the master reaches {net.INET_IP}: {there}; curl on the node ended with {done.returncode}"
     proof.check("S9", f"{name}: no way to the internet", no_internet)
-    if real:
+    if medium.real_media:
         return
 
     def signed():
@@ -162,12 +183,28 @@ def package_rows(proof: Proof, master: Master, ip: str, name: str, real: bool) -
         return "not installed" in done.stdout and "GPG" in done.stdout, done.stdout
     proof.check("S7", f"{name}: dnf refuses an unsigned one", unsigned)
 
+    def late():
+        master.publish(medium.built.late)
+        found = master.ask(ip, f"sleep {REPO_EXPIRES + 1}; dnf -q -y install rekindle-lab-late >/dev/null "
+                           "&& cat /usr/share/rekindle-lab-late/hello", timeout=900)
+        return "hello from the master" in found, found
+    proof.check("S8", f"{name}: a package that the master got just now is installed, no cache cleaned", late)
+
+
+# Seconds after which a node asks for the repository's index again (the .repo file's metadata_expire).
+REPO_EXPIRES = 60
+
 
 def service_rows(proof: Proof, master: Master, ip: str, name: str, medium: Medium) -> None:
     """What the kickstart switches on runs; S13: pbs_mom runs for the right server."""
     firewall = ["nftables"] if medium.uses_nft else ["iptables", "ip6tables"]
     batch = ["munge", "pbs_mom"] if medium.has_torque else []
     units = ["sshd", "chronyd", "rsyslog", *firewall, *batch]
+
+    def mpi():
+        found = master.ask(ip, "su - mpi -c 'command -v mpirun; mpirun -np 1 hostname; ulimit -l'", timeout=600).split()
+        return found == ["/usr/lib64/openmpi/bin/mpirun", f"{name}.cluster.lan", "unlimited"], " ".join(found)
+    proof.check("S12", f"{name}: OpenMPI is in a user's PATH and runs; memory may be locked", mpi)
 
     def running():
         states = master.ask(ip, f"systemctl is-active {' '.join(units)}; true").split()
@@ -193,6 +230,12 @@ def pair_rows(proof: Proof, master: Master, one: str, two: str) -> None:
         said = done.stdout + done.stderr
         return done.returncode == 0 and said.strip() == f"{one}.cluster.lan", said
     proof.check("S10", f"user mpi: {one} -> {two} -> {one} without a question or a warning", round_trip)
+
+    def mpi():
+        done = master.ssh(ip, f"su - mpi -c 'mpirun --host {one},{two} hostname'", timeout=600)
+        said = done.stdout + done.stderr
+        return sorted(said.split()) == [f"{one}.cluster.lan", f"{two}.cluster.lan"], said
+    proof.check("S12", f"mpirun from {one} over {one} and {two} as user mpi prints both names", mpi)
 
     def root_refused():
         done = master.ssh(ip, f"ssh -o BatchMode=yes root@{two} true")
@@ -249,7 +292,7 @@ def power_cycle_row(lab: "Lab", name: str, while_off: Callable[[], None] = lambd
         vm.power_off()
         while_off()
         time.sleep(1)
-        lab.power_on(vm)
+        vm.power_on()
 
         def back():
             done = master.ssh(ip, "cat /proc/sys/kernel/random/boot_id", timeout=120)

@@ -22,6 +22,7 @@ NAMES = {
     "libpam0g": "pam", "libpam-modules": "pam", "libpam-modules-bin": "pam", "libpam-runtime": "pam",
     "libpam-systemd": "systemd-pam", "zlib1g": "zlib", "util-linux-extra": "util-linux",
     "mount": "util-linux", "bsdutils": "util-linux", "mawk": "gawk", "perl-base": "perl-interpreter",
+    "openmpi-bin": "openmpi", "openmpi-common": "openmpi",
 }
 
 # Debian's own tools: the node is not a Debian.
@@ -40,12 +41,12 @@ OWNED = [
     ("/usr/lib/systemd/system/chronyd.service", "chrony"),
     ("/usr/lib/systemd/system/nftables.service", "nftables"),
     ("/usr/lib/systemd/system/iptables.service", "iptables-services"),
-    ("/usr/lib/systemd/system/ip6tables.service", "iptables-services"), ("/usr/share/openmpi-lab/", "openmpi"),
+    ("/usr/lib/systemd/system/ip6tables.service", "iptables-services"), ("/usr/lib64/openmpi/", "openmpi"), ("/etc/openmpi", "openmpi"),
 ]
 
 REQUIRED = {
     "kernel-core": ["systemd", "kmod"], "torque-mom": ["systemd", "python3", "munge"], "torque": [],
-    "torque-client": ["torque"], "openmpi": [], "bash": ["dash"], "iptables-services": ["iptables", "systemd"],
+    "torque-client": ["torque"], "bash": ["dash"], "iptables-services": ["iptables", "systemd"],
 }
 
 SKIPPED = ("/proc", "/sys", "/dev", "/run", "/tmp", "/var/lib/dpkg", "/var/cache", "/var/lib/apt", "/var/log",
@@ -99,10 +100,10 @@ def split(root: Path, into: Path, work: Path, kernel: str, log: Path) -> None:
 
 
 def extras(into: Path, work: Path, log: Path) -> None:
-    """The cluster's own repository: a good package, and one that nobody signed."""
+    """For the cluster's own repository: good packages, and one that nobody signed."""
     root = work / "extras"
     spec = [HEAD]
-    for name in ("rekindle-lab-hello", "rekindle-lab-unsigned"):
+    for name in ("rekindle-lab-hello", "rekindle-lab-late", "rekindle-lab-unsigned"):
         file = root / f"usr/share/{name}/hello"
         file.parent.mkdir(parents=True)
         file.write_text("hello from the master's repository\n")

@@ -53,10 +53,10 @@ def install(lab: Lab, *vms: Vm) -> list[str]:
     """Adds, plugs in and powers on; proves that they end as nodes."""
     lab.phases.begin("install")
     for vm in vms:
-        lab.plug_in(vm)
+        vm.plug_in()
     names = [lab.add(vm) for vm in vms]
     for vm in vms:
-        lab.power_on(vm)
+        vm.power_on()
     installed_row(lab, names)
     return names
 
@@ -221,7 +221,7 @@ def new_disk_story(lab: Lab) -> None:
     refused_row(lab, vm, name, "installed on the disk with serial FIRST, now it would be vda with serial SECOND")
     lab.phases.begin("allowed")
     lab.master.rekindle("node", "reinstall", "--new-disk", name)
-    lab.power_on(vm)
+    vm.power_on()
     installed_row(lab, [name])
     lab.proof.check("C3", "it is on the new disk", lambda: (not new.is_blank(), "the new disk was written"))
 

@@ -13,7 +13,7 @@ def refused_row(lab: Lab, vm: Vm, name: str, reason: str) -> None:
     blank = [drive for drive in vm.drives if drive.is_blank()]
 
     def refused():
-        lab.power_on(vm)
+        vm.power_on()
         lab.follow([name], until="failed", fatal=("held",))
         said = words_of(lab.master.nodes()[name])
         wait_for(f"{vm.name} switches itself off", 1800, lambda: not vm.is_on(), every=1)
@@ -26,7 +26,7 @@ def small_memory(lab: Lab) -> None:
     """768 MiB of memory: %pre says what is missing and switches off; never a prompt."""
     lab.serve(Settings([lab.medium]))
     vm = lab.machine(lab.hardware(memory_mib=768))
-    lab.plug_in(vm)
+    vm.plug_in()
     lab.phases.begin("refused")
     refused_row(lab, vm, lab.add(vm), "MiB of memory, " + lab.medium.os + " needs ")
 
@@ -36,7 +36,7 @@ def refusals(lab: Lab) -> None:
     lab.serve(Settings([lab.release(9)]))
     old, small = lab.machine(lab.hardware(cpu="core2duo")), lab.machine(lab.hardware(memory_mib=768))
     for vm in (old, small):
-        lab.plug_in(vm)
+        vm.plug_in()
     lab.phases.begin("refused")
     held_row(lab, old, lab.add(old))
     old.power_off()
@@ -48,7 +48,7 @@ def old_cpu(lab: Lab) -> None:
     old, new = lab.release(8), lab.release(9)
     lab.serve(Settings([new, old]))
     vm = lab.machine(lab.hardware(cpu="core2duo"))
-    lab.plug_in(vm)
+    vm.plug_in()
     name = lab.add(vm)
     lab.phases.begin("held")
     held_row(lab, vm, name)
@@ -66,7 +66,7 @@ def old_cpu(lab: Lab) -> None:
 def held_row(lab: Lab, vm: Vm, name: str) -> None:
     """It waits, the screen says why, and no kernel came over the wire."""
     def held():
-        lab.power_on(vm)
+        vm.power_on()
         lab.follow([name], until="held", fatal=("failed",))
         why = "this CPU has no SSE4.2: el9 cannot run on it"
         wait_for("the screen says why", 1800, lambda: why in " ".join(vm.console_text().split()), every=1)
@@ -87,14 +87,14 @@ def snippets(lab: Lab) -> None:
     """Files of kickstart.d: packages, a %pre and a role's %post take effect."""
     lab.serve(Settings([lab.medium]))
     vm = lab.machine(lab.hardware())
-    lab.plug_in(vm)
+    vm.plug_in()
     name = lab.add(vm, "--role", "compute")
     folder = lab.master.config.parent / "kickstart.d"
     folder.mkdir()
     for file, text in SNIPPETS.items():
         (folder / file).write_text(text)
     lab.phases.begin("install")
-    lab.power_on(vm)
+    vm.power_on()
     installed_row(lab, [name])
     if not lab.proof.holds():
         return
@@ -117,11 +117,11 @@ def pair(lab: Lab) -> None:
     lab.serve(Settings([lab.medium]))
     vms = [lab.machine(lab.hardware()) for _ in range(2)]
     for vm in vms:
-        lab.plug_in(vm)
+        vm.plug_in()
     one, two = (lab.add(vm) for vm in vms)
     lab.phases.begin("install")
     for vm in vms:
-        lab.power_on(vm)
+        vm.power_on()
     installed_row(lab, [one, two])
     if not lab.proof.holds():
         return

@@ -1,10 +1,7 @@
 """One run of the lab: namespaces, master, machines, and what is proven; whatever happens, it is ended."""
 
 import argparse
-import json
-import os
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Callable
@@ -18,7 +15,6 @@ from .tree import Medium
 from .vm import Hardware, Vm, accelerator, say_console
 from .workshop import Workshop
 
-STATE = RUN / "processes.json"
 INSTALL_SECONDS = 3600
 
 
@@ -32,7 +28,7 @@ class Lab:
 
     def prepare(self) -> None:
         """Ends what an earlier run left; builds what is missing."""
-        if end_remembered() or net.existing():
+        if net.existing():
             say("an earlier run was still there and is ended")
         net.down()
         shutil.rmtree(RUN, ignore_errors=True)
@@ -59,9 +55,7 @@ class Lab:
         net.up()
         self.master.configure(settings)
         self.master.neighbours()
-        self.remember()
         self.master.serve()
-        self.remember()
         say(f"rekindle serves on eth1 of the master's namespace; its log is {self.master.log}")
 
     def machine(self, hardware: Hardware) -> Vm:
@@ -76,11 +70,6 @@ class Lab:
         return Hardware(**{"firmware": self.options.firmware, "cpu": cpu, "memory_mib": self.medium.memory_mib,
                            "disk_gib": self.medium.disk_gib, **more})
 
-    def plug_in(self, vm: Vm) -> None:
-        """Connects a machine to the switch."""
-        vm.plug_in()
-        self.remember()
-
     def add(self, vm: Vm, *words: str) -> str:
         """`node add`."""
         name = f"worker{vm.number}"
@@ -88,22 +77,11 @@ class Lab:
         self.names[name] = vm
         return name
 
-    def power_on(self, vm: Vm) -> None:
-        """Presses the button."""
-        vm.power_on()
-        self.remember()
-
     def cycle(self, vm: Vm) -> None:
         """The plug is pulled and put back."""
         vm.power_off()
         time.sleep(1)
-        self.power_on(vm)
-
-    def remember(self) -> None:
-        """Writes down which processes are ours, for `down`."""
-        running = [(process.pid, name) for vm in self.vms
-                   for process, name in ((vm.process, "qemu"), (vm.capture, "tcpdump")) if process]
-        STATE.write_text(json.dumps(running + self.master.processes()))
+        vm.power_on()
 
     def follow(self, names: list[str], until: str = "ready", fatal: tuple[str, ...] = ("failed", "held")) -> None:
         """Live progress until every node is there, told stage by stage."""
@@ -148,7 +126,6 @@ class Lab:
             vm.unplug()
         self.master.stop()
         net.down()
-        STATE.unlink(missing_ok=True)
         for file in [*RUN.glob("*.qcow2"), *RUN.glob("*.raw")]:
             file.unlink()
 
@@ -181,24 +158,6 @@ def conduct(options: argparse.Namespace, body: Callable[[Lab], None]) -> int:
         lab.finish(failed)
     print(lab.proof.table(), flush=True)
     return 1 if failed else 0
-
-
-def end_remembered() -> int:
-    """Ends what an earlier run left, by pid, and only if it is still that program."""
-    if not STATE.exists():
-        return 0
-    ended = 0
-    for pid, name in json.loads(STATE.read_text()):
-        comm = Path(f"/proc/{pid}/comm")
-        if comm.exists() and comm.read_text().startswith(name):
-            os.kill(pid, signal.SIGTERM)
-            ended += 1
-            for _ in range(100):
-                if not comm.exists() or Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z":
-                    break
-                time.sleep(0.1)
-    STATE.unlink()
-    return ended
 
 
 def ks_validator() -> Path:
