@@ -137,7 +137,9 @@ fn plan<'a>(site: &'a Site, state: &State, node: &'a Node, machine: &Machine) ->
     let Some(hardware) = machine.hardware else { return Decision::Probe(node) };
     match suits(site, node, hardware) {
         Ok(os) => Decision::Install { node, os, arm },
-        Err(unfit) if node.unfit == UnfitPolicy::Hold => Decision::Hold(Hold::Unfit(node, unfit)),
+        Err(unfit) if node.settings.unfit == UnfitPolicy::Hold => {
+            Decision::Hold(Hold::Unfit(node, unfit))
+        }
         Err(unfit) => Decision::Unfit(node, unfit),
     }
 }

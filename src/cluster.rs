@@ -166,6 +166,13 @@ pub struct Node {
     pub os: OsName,
     /// What it is for.
     pub roles: Vec<Role>,
+    /// How it is set up.
+    pub settings: Settings,
+}
+
+/// What [defaults] says and each node may say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
     /// Olson time zone name.
     pub timezone: String,
     /// Console keyboard map.

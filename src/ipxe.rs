@@ -133,7 +133,7 @@ fn install_script<'a>(
     Installer { tree, token, delay_s }: Installer<'a>,
 ) -> Result<Install<'a>, ScriptError> {
     let base = base_url(cluster);
-    let args = KernelArgs::new(&node.kernel_args)
+    let args = KernelArgs::new(&node.settings.kernel_args)
         .map_err(|fault| ScriptError::Value { node: node.name.clone(), fault })?;
     Ok(Install {
         name: &node.name,

@@ -141,11 +141,11 @@ macro_rules! pages {
                     let of_os = cluster.systems().get(os);
                     let floor = tree.release.memory_floor_mib();
                     let short: String =
-                        node.language.chars().take_while(|letter| *letter != '.').collect();
+                        node.settings.language.chars().take_while(|letter| *letter != '.').collect();
                     let snippets = |part| {
                         order.snippets.of(node, part).into_iter().cloned().collect::<Vec<_>>()
                     };
-                    let packages = node.packages.iter().map(|name| PackageWord::new(name));
+                    let packages = node.settings.packages.iter().map(|name| PackageWord::new(name));
                     Ok(Self {
                         name: node.name.clone(),
                         fqdn: format!("{}.{}", node.name, network.domain),
@@ -161,21 +161,21 @@ macro_rules! pages {
                         torque: cluster.scheduler() == Scheduler::Torque,
                         munge: uses_munge(cluster.scheduler()),
                         home_over_nfs: cluster.home_over_nfs(),
-                        network_first: node.boot_order == BootOrder::Network,
-                        language: KsWord::new("language", &node.language)?,
+                        network_first: node.settings.boot_order == BootOrder::Network,
+                        language: KsWord::new("language", &node.settings.language)?,
                         lang_short: KsWord::new("language", &short)?,
-                        keyboard: KsWord::new("keyboard", &node.keyboard)?,
-                        timezone: KsWord::new("timezone", &node.timezone)?,
+                        keyboard: KsWord::new("keyboard", &node.settings.keyboard)?,
+                        timezone: KsWord::new("timezone", &node.settings.timezone)?,
                         users: cluster.users().to_vec(),
                         services: services(tree.release, cluster.scheduler()).join(","),
                         packages_of_release: packages_of(tree.release, cluster),
                         packages: packages.collect::<Result<_, _>>()?,
-                        append: KernelArgs::new(&node.kernel_args)?.append(),
+                        append: KernelArgs::new(&node.settings.kernel_args)?.append(),
                         memory_min_mib: of_os.and_then(|os| os.memory_min_mib).unwrap_or(floor),
                         memory_advice: memory_advice(tree.release),
                         cpu_flags: cpu_flags(tree.cpu),
                         keygen_units: keygen_units(tree.release),
-                        disk: DiskWords::new(&node.disk, order.known_disk)?,
+                        disk: DiskWords::new(&node.settings.disk, order.known_disk)?,
                         gpg_keys: tree.gpg_keys.clone(),
                         files,
                         snippets_packages: snippets(Part::Packages),

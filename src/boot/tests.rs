@@ -159,7 +159,7 @@ fn hardware_is_looked_at_before_anything_is_installed() {
     let with_fallback = |parts: &mut Parts| {
         parts.systems.values_mut().next_back().expect("el9").fallback.clone_from(&el8);
     };
-    let local = |parts: &mut Parts| parts.nodes[0].unfit = UnfitPolicy::Local;
+    let local = |parts: &mut Parts| parts.nodes[0].settings.unfit = UnfitPolicy::Local;
     let too_old = "this CPU has no SSE4.2: el9 cannot run on it, el8 and el7 can";
     assert_eq!(decided(|_| {}, None), "probe");
     assert_eq!(decided(|_| {}, Some(CpuLevel::V2)), "install el9");

@@ -35,7 +35,8 @@ impl Cluster {
             &mut root,
             &Frame { network: network.as_ref(), systems: &systems, defaults: &defaults },
         );
-        let keeps_home = |node: &Node| node.disk.keep.iter().any(|kept| kept.as_str() == "/home");
+        let keeps_home =
+            |node: &Node| node.settings.disk.keep.iter().any(|kept| kept.as_str() == "/home");
         if let (Some(home), Some(node)) = (&home, nodes.iter().find(|node| keeps_home(node)))
             && home.value
         {

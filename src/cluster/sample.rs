@@ -13,14 +13,16 @@ pub(crate) fn node(number: u8) -> Node {
         ip: Ipv4Addr::new(192, 168, 10, 9 + number),
         os: "el9".parse().expect("os"),
         roles: vec!["compute".parse().expect("role")],
-        timezone: "Europe/Berlin".to_owned(),
-        keyboard: "us".to_owned(),
-        language: "en_US.UTF-8".to_owned(),
-        kernel_args: vec!["console=ttyS0".to_owned()],
-        packages: vec![],
-        disk: DiskRule { min_gib: 10, root_gib: 30, ..DiskRule::default() },
-        unfit: UnfitPolicy::Hold,
-        boot_order: BootOrder::Network,
+        settings: Settings {
+            timezone: "Europe/Berlin".to_owned(),
+            keyboard: "us".to_owned(),
+            language: "en_US.UTF-8".to_owned(),
+            kernel_args: vec!["console=ttyS0".to_owned()],
+            packages: vec![],
+            disk: DiskRule { min_gib: 10, root_gib: 30, ..DiskRule::default() },
+            unfit: UnfitPolicy::Hold,
+            boot_order: BootOrder::Network,
+        },
     }
 }
 

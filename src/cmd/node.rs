@@ -344,7 +344,7 @@ fn show(files: &Files, name: &NodeName, json: bool) -> anyhow::Result<()> {
         ("ip", node.ip.to_string()),
         ("os", node.os.to_string()),
         ("roles", if roles.is_empty() { "-".to_owned() } else { roles.join(" ") }),
-        ("disk", disk(&node.disk)),
+        ("disk", disk(&node.settings.disk)),
     ];
     lines.extend(progress.map(told).into_iter().flatten());
     let lines: Vec<String> =

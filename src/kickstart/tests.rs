@@ -111,7 +111,8 @@ fn a_batch_system_without_packages_is_said_so_with_what_there_is() {
 
 #[test]
 fn a_value_that_breaks_out_is_refused_by_name() {
-    let error = rendered(|node| node.kernel_args = vec!["a\"b".to_owned()]).expect_err("refused");
+    let error =
+        rendered(|node| node.settings.kernel_args = vec!["a\"b".to_owned()]).expect_err("refused");
     assert!(error.to_string().starts_with("node `worker1`: kernel_args: `a\\\"b`"), "{error}");
 }
 
@@ -147,12 +148,13 @@ fn the_disk_of_the_last_installation_is_asked_for() {
 #[test]
 fn who_wants_the_disk_first_keeps_the_firmwares_order() {
     let first = |boot_order| {
-        let text = rendered(|node| node.boot_order = boot_order).expect("kickstart");
+        let text = rendered(|node| node.settings.boot_order = boot_order).expect("kickstart");
         text.contains("efibootmgr -q -o")
     };
     assert!(first(BootOrder::Network));
     assert!(!first(BootOrder::Disk));
-    rendered(|node| node.unfit = UnfitPolicy::Local).expect("does not concern the kickstart");
+    rendered(|node| node.settings.unfit = UnfitPolicy::Local)
+        .expect("does not concern the kickstart");
 }
 
 /// `first-boot` of a kickstart, its paths below `root`, with stand-ins for what it talks to.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::super::file::{At, Reader, Table};
 use super::super::{Network, Node, Os};
-use super::settings::{Defaults, settings};
+use super::settings::{Defaults, os, settings};
 use super::{address, value};
 use crate::mac::Mac;
 use crate::name::{NodeName, OsName};
@@ -52,9 +52,8 @@ fn node<'d>(
         .and_then(|text| value::<Mac>(reader, text));
     let ip =
         reader.needed(&mut table, "ip", "192.168.10.10").and_then(|text| address(reader, text));
-    let found = settings(reader, &mut table, frame.defaults, frame.systems);
-    let Defaults { os, timezone, keyboard, language, kernel_args, packages, .. } = found;
-    let Defaults { disk, unfit, boot_order, .. } = found;
+    let os = os(reader, &mut table, frame.systems).or_else(|| frame.defaults.os.clone());
+    let settings = settings(reader, &mut table, &frame.defaults.settings);
     let roles = reader.list(&mut table, "roles").map_or_else(Vec::new, |list| list.value);
     let roles =
         roles.into_iter().filter_map(|text| value(reader, text)).map(|at| at.value).collect();
@@ -70,21 +69,7 @@ fn node<'d>(
         fits(reader, network, name.as_ref(), ip);
     }
     let (name, mac, ip, os) = (name?.value, mac?.value, ip?.value, os?);
-    Some(Node {
-        name,
-        mac,
-        ip,
-        os,
-        roles,
-        timezone,
-        keyboard,
-        language,
-        kernel_args,
-        packages,
-        disk,
-        unfit,
-        boot_order,
-    })
+    Some(Node { name, mac, ip, os, roles, settings })
 }
 
 fn unique(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ssh_key::PublicKey;
 
 use super::super::file::{At, Reader, Table};
-use super::super::{BootOrder, DiskRule, Os, UnfitPolicy};
+use super::super::{BootOrder, DiskRule, Os, Settings, UnfitPolicy};
 use super::{show, value};
 use crate::name::{OsName, is_one_line};
 
@@ -18,22 +18,14 @@ const ROOT_GIB: u32 = 30;
 #[derive(Debug, Clone)]
 pub(super) struct Defaults {
     pub(super) os: Option<OsName>,
-    pub(super) timezone: String,
-    pub(super) keyboard: String,
-    pub(super) language: String,
-    pub(super) kernel_args: Vec<String>,
-    pub(super) packages: Vec<String>,
-    pub(super) disk: DiskRule,
-    pub(super) unfit: UnfitPolicy,
-    pub(super) boot_order: BootOrder,
+    pub(super) settings: Settings,
     pub(super) admin_keys: Vec<String>,
     pub(super) tries_max: u32,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self {
-            os: None,
+        let settings = Settings {
             timezone: "UTC".to_owned(),
             keyboard: "us".to_owned(),
             language: "en_US.UTF-8".to_owned(),
@@ -42,9 +34,8 @@ impl Default for Defaults {
             disk: DiskRule { min_gib: MIN_GIB, root_gib: ROOT_GIB, ..DiskRule::default() },
             unfit: UnfitPolicy::Hold,
             boot_order: BootOrder::Network,
-            admin_keys: vec![],
-            tries_max: 3,
-        }
+        };
+        Self { os: None, settings, admin_keys: vec![], tries_max: 3 }
     }
 }
 
@@ -58,7 +49,8 @@ pub(super) fn defaults<'d>(
         reader.wrong(1, "[defaults] is missing; it needs admin_keys = [\"ssh-ed25519 …\"] at least, or nobody could log in");
     }
     let Some(mut table) = reader.sub(root, "defaults") else { return found };
-    let found = settings(reader, &mut table, &found, systems);
+    let os = os(reader, &mut table, systems);
+    let settings = settings(reader, &mut table, &found.settings);
     if !table.has("admin_keys") {
         reader.wrong(table.line, "[defaults] lacks `admin_keys`; add your public key (~/.ssh/id_ed25519.pub), or nobody could log in");
     }
@@ -73,16 +65,15 @@ pub(super) fn defaults<'d>(
     let tries_max =
         reader.number(&mut table, "tries", 1..=10).map_or(found.tries_max, |at| at.value);
     reader.finish(table);
-    Defaults { admin_keys, tries_max, ..found }
+    Defaults { os, settings, admin_keys, tries_max }
 }
 
-/// The settings that defaults and nodes share.
-pub(super) fn settings<'d>(
+/// What is installed.
+pub(super) fn os<'d>(
     reader: &mut Reader<'d>,
     table: &mut Table<'d>,
-    base: &Defaults,
     systems: &BTreeMap<OsName, Os>,
-) -> Defaults {
+) -> Option<OsName> {
     let os = reader.text(table, "os").and_then(|text| value::<OsName>(reader, text));
     if let Some(os) = os.as_ref().filter(|os| !systems.contains_key(&os.value)) {
         let known: Vec<_> = systems.keys().map(OsName::as_str).collect();
@@ -92,6 +83,15 @@ pub(super) fn settings<'d>(
             format!("there is no [os.{}]; add it or use one of: {known}", os.value),
         );
     }
+    os.map(|os| os.value)
+}
+
+/// What defaults and nodes may say of how a node is set up.
+pub(super) fn settings<'d>(
+    reader: &mut Reader<'d>,
+    table: &mut Table<'d>,
+    base: &Settings,
+) -> Settings {
     let mut word = |key, like, is_good: fn(&str) -> bool, old: &str| {
         let Some(text) = reader.text(table, key) else { return old.to_owned() };
         if !is_good(text.value) {
@@ -118,19 +118,7 @@ pub(super) fn settings<'d>(
     let unfit = one_of(reader, table, "unfit", hold_or_local).unwrap_or(base.unfit);
     let orders = [("network", BootOrder::Network), ("disk", BootOrder::Disk)];
     let boot_order = one_of(reader, table, "boot_order", orders).unwrap_or(base.boot_order);
-    let os = os.map(|os| os.value).or_else(|| base.os.clone());
-    Defaults {
-        os,
-        timezone,
-        keyboard,
-        language,
-        kernel_args,
-        packages,
-        disk,
-        unfit,
-        boot_order,
-        ..base.clone()
-    }
+    Settings { timezone, keyboard, language, kernel_args, packages, disk, unfit, boot_order }
 }
 
 /// Takes one of two words.
