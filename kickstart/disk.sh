@@ -2,6 +2,7 @@
 # several the smallest. Everything here but clear_disk only looks.
 SYS=${REKINDLE_SYS:-/sys/block}
 DEV=${REKINDLE_DEV:-/dev}
+EDD=${REKINDLE_EDD:-/sys/firmware/edd}
 WANT_SERIAL=<<= disk.serial =>>
 WANT_WWN=<<= disk.wwn =>>
 WANT_MODEL=<<= disk.model =>>
@@ -34,6 +35,20 @@ wwn_of() {
 
 # naa.5000c500a1b2c3d4 and 0x5000c500a1b2c3d4 are one name.
 bare_wwn() { local wwn=${1,,}; wwn=${wwn#naa.}; wwn=${wwn#eui.}; printf '%s' "${wwn#0x}" | tr -d ' '; }
+
+# The number that the BIOS knows the disk by, as it was when the kernel started: by size and signature
+# of its boot sector. Nothing when that fits two. Without it the first one would be booted.
+bios_drive_of() {
+  local drive size signature found=''
+  modprobe -q edd 2>/dev/null
+  size=$(read_word "$SYS/$1/size")
+  signature=$(dd if="$DEV/$1" bs=4 skip=110 count=1 2>/dev/null | od -An -tx4 | tr -d ' ')
+  for drive in "$EDD"/int13_dev*; do
+    [ "$(read_word "$drive/sectors")" = "$size" ] || continue
+    [ "$(read_word "$drive/mbr_signature")" = "0x$signature" ] && found="$found 0x${drive##*_dev}"
+  done
+  case ${found# } in *' '*) ;; *) printf '%s' "${found# }" ;; esac
+}
 
 # smartctl's exit status has bit 3 set when the disk says that it is failing.
 smart_of() {

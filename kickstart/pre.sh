@@ -39,7 +39,8 @@ kept=$(kept_on "$disk")
 if [ -n "$kept" ] && [ -d /sys/firmware/efi ] && [ "$label" != gpt ]; then
   die "UEFI needs a GPT on $disk, but a partition on its $label label is to be kept: save the data and take keep out"
 fi
-say disk "$disk, $(gib_of "$disk") GiB, $(model_of "$disk") serial ${serial:-none}${kept:+, keeps $kept}"
+drive=$(bios_drive_of "$disk")
+say disk "$disk, $(gib_of "$disk") GiB${drive:+, BIOS drive $drive}, $(model_of "$disk") serial ${serial:-none}${kept:+, keeps $kept}"
 
 # What an earlier life left: stop what holds the disk. This writes to no disk.
 command -v vgchange >/dev/null && vgchange -an >/dev/null 2>&1

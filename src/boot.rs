@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, Node, UnfitPolicy};
 use crate::hardware::Unfit;
 use crate::mac::Mac;
 use crate::machine::Hardware;
-use crate::machine::{Arch, Asker, Loader, Machine};
+use crate::machine::{Arch, Asker, BiosDrive, Loader, Machine};
 use crate::name::OsName;
 use crate::site::Site;
 use crate::stage::{Arm, Plan, Stage, State, TimestampMs};
@@ -47,9 +47,14 @@ pub enum Decision<'a> {
         arm: Arm,
     },
     /// A script that boots the local disk.
-    LocalBoot(&'a Node),
-    /// The same, though it may be installed: nothing it may be installed with runs on it.
-    Unfit(&'a Node, Unfit),
+    LocalBoot {
+        /// Whose.
+        node: &'a Node,
+        /// Which, when the machine has a BIOS.
+        drive: BiosDrive,
+        /// Why, though it may be installed: nothing it may be installed with runs on it.
+        unfit: Option<Unfit>,
+    },
 }
 
 /// Why a machine meets silence. Silence is a decision, so it has a type.
@@ -78,7 +83,7 @@ impl Decision<'_> {
     pub fn plan(&self) -> Option<Plan> {
         match self {
             Self::Install { .. } => Some(Plan::Install),
-            Self::LocalBoot(_) | Self::Unfit(..) => Some(Plan::Local),
+            Self::LocalBoot { .. } => Some(Plan::Local),
             Self::Hold(_) => Some(Plan::Hold),
             Self::Ignore(_)
             | Self::Address
@@ -91,15 +96,15 @@ impl Decision<'_> {
     /// Why it does not install although it may.
     pub fn why_not(&self) -> Option<Unfit> {
         match self {
-            Self::Hold(Hold::Unfit(_, unfit)) | Self::Unfit(_, unfit) => Some(*unfit),
+            Self::Hold(Hold::Unfit(_, unfit)) => Some(*unfit),
+            Self::LocalBoot { unfit, .. } => *unfit,
             Self::Hold(_)
             | Self::Ignore(_)
             | Self::Address
             | Self::NoLoader(_)
             | Self::Chainload(_)
             | Self::Probe(_)
-            | Self::Install { .. }
-            | Self::LocalBoot(_) => None,
+            | Self::Install { .. } => None,
         }
     }
 }
@@ -124,8 +129,10 @@ pub fn decide<'a>(site: &'a Site, state: &State, machine: &Machine) -> Decision<
 }
 
 fn plan<'a>(site: &'a Site, state: &State, node: &'a Node, machine: &Machine) -> Decision<'a> {
-    let Some(arm) = state.progress(node.mac).and_then(|progress| progress.arm) else {
-        return Decision::LocalBoot(node);
+    let progress = state.progress(node.mac);
+    let drive = progress.map_or(BiosDrive::FIRST, |progress| progress.disks.boots_from());
+    let Some(arm) = progress.and_then(|progress| progress.arm) else {
+        return Decision::LocalBoot { node, drive, unfit: None };
     };
     if arm.tries >= site.cluster.tries_max() || arm.boots >= BOOTS_MAX {
         return Decision::Hold(Hold::TriesUsedUp(node));
@@ -140,7 +147,7 @@ fn plan<'a>(site: &'a Site, state: &State, node: &'a Node, machine: &Machine) ->
         Err(unfit) if node.settings.unfit == UnfitPolicy::Hold => {
             Decision::Hold(Hold::Unfit(node, unfit))
         }
-        Err(unfit) => Decision::Unfit(node, unfit),
+        Err(unfit) => Decision::LocalBoot { node, drive, unfit: Some(unfit) },
     }
 }
 

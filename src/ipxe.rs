@@ -8,7 +8,9 @@ use crate::artifacts::base_url;
 use crate::boot::{Decision, Hold};
 use crate::cluster::{Cluster, Node};
 use crate::escape::{IpxeText, KernelArgs, Unwritable};
+use crate::hardware::Unfit;
 use crate::mac::Mac;
+use crate::machine::BiosDrive;
 use crate::media::Tree;
 use crate::name::{NodeName, OsName};
 use crate::trust::Token;
@@ -67,6 +69,7 @@ struct Install<'a> {
 struct Local<'a> {
     name: &'a NodeName,
     mac: Mac,
+    drive: BiosDrive,
     why: IpxeText,
 }
 
@@ -106,11 +109,9 @@ pub fn render(
         (Decision::Install { node, os, .. }, Some(installer)) => {
             install_script(cluster, node, os, installer)?.render()
         }
-        (Decision::LocalBoot(node), _) => {
-            Local { name: &node.name, mac, why: IpxeText::new("") }.render()
-        }
-        (Decision::Unfit(node, unfit), _) => {
-            Local { name: &node.name, mac, why: IpxeText::new(&unfit.to_string()) }.render()
+        (Decision::LocalBoot { node, drive, unfit }, _) => {
+            let why = IpxeText::new(&unfit.as_ref().map(Unfit::to_string).unwrap_or_default());
+            Local { name: &node.name, mac, drive: *drive, why }.render()
         }
         (Decision::Hold(hold), _) => wait(cluster, mac, *hold).render(),
         (

@@ -119,6 +119,50 @@ impl fmt::Display for Loader {
     }
 }
 
+/// A disk as the BIOS numbers it: 0x80 is the first (INT 13h, EDD-3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct BiosDrive(u8);
+
+impl BiosDrive {
+    /// The one that a BIOS boots by itself.
+    pub const FIRST: Self = Self(0x80);
+}
+
+impl TryFrom<u8> for BiosDrive {
+    type Error = NoBiosDrive;
+
+    fn try_from(number: u8) -> Result<Self, NoBiosDrive> {
+        if (0x80..0x90).contains(&number) { Ok(Self(number)) } else { Err(NoBiosDrive) }
+    }
+}
+
+impl From<BiosDrive> for u8 {
+    fn from(drive: BiosDrive) -> Self {
+        drive.0
+    }
+}
+
+impl FromStr for BiosDrive {
+    type Err = NoBiosDrive;
+
+    fn from_str(text: &str) -> Result<Self, NoBiosDrive> {
+        let digits = text.strip_prefix("0x").ok_or(NoBiosDrive)?;
+        u8::from_str_radix(digits, 16).ok().ok_or(NoBiosDrive)?.try_into()
+    }
+}
+
+impl fmt::Display for BiosDrive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#04x}", self.0)
+    }
+}
+
+/// A number that no BIOS gives to one of its first 16 disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is not between 0x80 and 0x8f")]
+pub struct NoBiosDrive;
+
 /// The x86-64 micro-architecture levels of the psABI. Each includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -227,8 +227,7 @@ impl Master {
                 ipxe::render(&self.site.cluster, mac, &decision, Some(installer))
             }
             Decision::Hold(_)
-            | Decision::LocalBoot(_)
-            | Decision::Unfit(..)
+            | Decision::LocalBoot { .. }
             | Decision::Probe(_)
             | Decision::Ignore(_)
             | Decision::Address
@@ -240,7 +239,7 @@ impl Master {
             Ok(text) => {
                 let record = self.script_record(mac, &decision);
                 // An installed node boots its disk even when ours is full.
-                let is_harmless = matches!(decision, Decision::LocalBoot(_));
+                let is_harmless = matches!(decision, Decision::LocalBoot { unfit: None, .. });
                 let (records, notes) =
                     if is_harmless { (vec![], record) } else { (record, vec![]) };
                 Outcome { records, notes, reply: Reply::Text(text) }

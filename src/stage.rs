@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::mac::Mac;
-use crate::machine::{Arch, Loader};
+use crate::machine::{Arch, BiosDrive, Loader};
 use crate::name::OsName;
 
 /// Milliseconds since 1970-01-01 UTC.
@@ -107,6 +107,9 @@ pub enum Report {
         /// Its serial number, when it has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         serial: Option<String>,
+        /// Its number, when the machine has a BIOS that told it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        drive: Option<BiosDrive>,
     },
     /// Packages are going in.
     Packages {
@@ -231,25 +234,37 @@ pub struct Progress {
     pub detail: String,
     /// The os that its last script installs, when that is not the node's own one.
     pub os: Option<OsName>,
-    /// Serial numbers of disks: what the last installation wrote to, what this one chose.
+    /// What the last installation wrote to, what this one chose.
     pub disks: Disks,
 }
 
-/// Which disk of a node may be written without a question.
+/// Which disk of a node may be written without a question, and which is booted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Disks {
     /// The one that the system now installed is on.
-    installed: Option<String>,
+    installed: Disk,
     /// The one that the installation under way has chosen.
-    chosen: Option<String>,
+    chosen: Disk,
     /// Its owner said that another one will do.
     another_will_do: bool,
+}
+
+/// A disk as far as the installer could tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Disk {
+    serial: Option<String>,
+    drive: Option<BiosDrive>,
 }
 
 impl Disks {
     /// The disk that the next installation must choose too; `None` when any will do.
     pub fn expected(&self) -> Option<&str> {
-        self.installed.as_deref().filter(|_| !self.another_will_do)
+        self.installed.serial.as_deref().filter(|_| !self.another_will_do)
+    }
+
+    /// The disk that a BIOS must boot.
+    pub fn boots_from(&self) -> BiosDrive {
+        self.installed.drive.unwrap_or(BiosDrive::FIRST)
     }
 }
 
@@ -347,7 +362,7 @@ impl Progress {
         let (seq, at) = (entry.seq, entry.at_ms);
         match &entry.event {
             Event::Armed => {
-                let disks = Disks { chosen: None, ..std::mem::take(&mut self.disks) };
+                let disks = Disks { chosen: Disk::default(), ..std::mem::take(&mut self.disks) };
                 *self = Self { disks, ..Self::new(Stage::Waiting, at) };
                 self.arm = Some(Arm { seq, boots: 0, tries: 0, window_ms: None });
             }
@@ -419,8 +434,8 @@ impl Progress {
         arm.window_ms = None;
         match report {
             Report::Pre { detail } => self.say(Stage::Pre, detail, at),
-            Report::Disk { detail, serial } => {
-                self.disks.chosen.clone_from(serial);
+            Report::Disk { detail, serial, drive } => {
+                self.disks.chosen = Disk { serial: serial.clone(), drive: *drive };
                 self.say(Stage::Disk, detail, at);
             }
             Report::Packages { done, total } => {
@@ -444,7 +459,7 @@ impl Progress {
     fn used_up(&mut self, seq: u64) {
         self.arm = None;
         self.installed_by = Some(seq);
-        let installed = self.disks.chosen.take();
+        let installed = std::mem::take(&mut self.disks.chosen);
         self.disks = Disks { installed, ..Disks::default() };
     }
 

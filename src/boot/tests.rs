@@ -148,7 +148,7 @@ fn decided(change: impl FnOnce(&mut Parts), cpu: Option<CpuLevel>) -> String {
         Decision::Install { os, .. } => format!("install {os}"),
         Decision::Probe(_) => "probe".to_owned(),
         Decision::Hold(Hold::Unfit(_, unfit)) => format!("hold: {unfit}"),
-        Decision::Unfit(_, unfit) => format!("local: {unfit}"),
+        Decision::LocalBoot { unfit: Some(unfit), .. } => format!("local: {unfit}"),
         other => format!("{other:?}"),
     }
 }

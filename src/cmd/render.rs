@@ -8,9 +8,10 @@ use crate::artifacts;
 use crate::boot::Decision;
 use crate::ipxe::{self, Installer};
 use crate::kickstart::{self, Order};
+use crate::machine::BiosDrive;
 use crate::name::NodeName;
 use crate::serve;
-use crate::stage::Arm;
+use crate::stage::{Arm, Disks};
 use crate::trust::{Token, store};
 
 /// Print exactly what a node would get if it were installed now, secrets masked
@@ -47,7 +48,9 @@ impl Render {
         let token = Token::masked();
         let (os, keys) = (&node.os, secrets.public());
         let state = files.journal()?.state()?;
-        let known_disk = state.progress(node.mac).and_then(|progress| progress.disks.expected());
+        let disks = state.progress(node.mac).map(|progress| &progress.disks);
+        let known_disk = disks.and_then(Disks::expected);
+        let drive = disks.map_or(BiosDrive::FIRST, Disks::boots_from);
         let snippets = &site.snippets;
         let order = Order { cluster, node, os, tree, token: &token, keys, snippets, known_disk };
         let arm = Arm { seq: 0, boots: 0, tries: 0, window_ms: None };
@@ -61,7 +64,8 @@ impl Render {
             What::Kickstart => out::text(&kickstart()?),
             What::Ipxe => out::text(&script()?),
             What::All => {
-                let local = ipxe::render(cluster, node.mac, &Decision::LocalBoot(node), None)?;
+                let local = Decision::LocalBoot { node, drive, unfit: None };
+                let local = ipxe::render(cluster, node.mac, &local, None)?;
                 let probe = ipxe::render(cluster, node.mac, &Decision::Probe(node), None)?;
                 let texts = [
                     ("iPXE script that looks at the hardware", probe),

@@ -98,8 +98,7 @@ impl From<&Decision<'_>> for Boot {
             Decision::Hold(_)
             | Decision::Probe(_)
             | Decision::Install { .. }
-            | Decision::LocalBoot(_)
-            | Decision::Unfit(..) => Self::Script,
+            | Decision::LocalBoot { .. } => Self::Script,
             Decision::Ignore(_) | Decision::Address | Decision::NoLoader(_) => Self::Nothing,
         }
     }

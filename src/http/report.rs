@@ -7,6 +7,8 @@ pub const BODY_MAX: usize = 64 * 1024;
 
 /// Longest text that is kept of a node's own words.
 const DETAIL_MAX: usize = 400;
+/// Characters of a serial number that are kept.
+const SERIAL_MAX: usize = 64;
 const LOG_MAX: usize = 20_000;
 
 /// The stages a node may report.
@@ -51,7 +53,12 @@ pub fn report(stage: StageName, body: &[u8]) -> Option<Report> {
         || text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(DETAIL_MAX).collect();
     Some(match stage {
         StageName::Pre => Report::Pre { detail: detail() },
-        StageName::Disk => Report::Disk { detail: detail(), serial: serial(&text) },
+        StageName::Disk => Report::Disk {
+            detail: detail(),
+            serial: word_behind(&text, "serial")
+                .map(|serial| serial.chars().take(SERIAL_MAX).collect()),
+            drive: word_behind(&text, "drive").and_then(|word| word.parse().ok()),
+        },
         StageName::Packages => {
             let (done, total) = fraction(text.trim())?;
             Report::Packages { done, total }
@@ -66,10 +73,10 @@ pub fn report(stage: StageName, body: &[u8]) -> Option<Report> {
     })
 }
 
-/// The serial number in what a node says of its disk: the word behind `serial`.
-fn serial(text: &str) -> Option<String> {
-    let mut words = text.split_whitespace().skip_while(|word| *word != "serial").skip(1);
-    words.next().map(|serial| serial.chars().take(64).collect())
+/// A word in what a node says of its disk, by the word before it.
+fn word_behind<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let word = text.split_whitespace().skip_while(|word| *word != name).nth(1)?;
+    Some(word.trim_end_matches(',')).filter(|word| *word != "none")
 }
 
 /// Terminal escapes and other control characters of a node's words never reach a terminal.
@@ -118,13 +125,26 @@ mod tests {
     fn a_report_keeps_what_the_node_says_in_one_line() {
         let got = report(StageName::Disk, b"sda 500 GiB\n  ST500 ");
         let detail = "sda 500 GiB ST500".to_owned();
-        assert_eq!(got, Some(Report::Disk { detail, serial: None }));
-        let Some(Report::Disk { serial, .. }) =
-            report(StageName::Disk, b"sda 1 GiB serial WD-12 x")
-        else {
-            panic!("a disk");
+        assert_eq!(got, Some(Report::Disk { detail, serial: None, drive: None }));
+        let disk = |body: &[u8]| match report(StageName::Disk, body) {
+            Some(Report::Disk { serial, drive, .. }) => (serial, drive.map(|it| it.to_string())),
+            other => panic!("no disk: {other:?}"),
         };
-        assert_eq!(serial.as_deref(), Some("WD-12"));
+        let (serial, drive) = disk(b"sda, 1 GiB, BIOS drive 0x81, serial WD-12 x");
+        assert_eq!((serial.as_deref(), drive.as_deref()), (Some("WD-12"), Some("0x81")));
+        let (serial, _) = disk(b"sda, 1 GiB, serial WD-12, keeps /data=sda4");
+        assert_eq!(serial.as_deref(), Some("WD-12"), "the comma is not part of it");
+        for bad in [
+            "serial none",
+            "drive",
+            "drive 0x7f",
+            "drive 0x90",
+            "drive 81",
+            "drive 0x1ff",
+            "drive 0x",
+        ] {
+            assert_eq!(disk(bad.as_bytes()), (None, None), "{bad}");
+        }
     }
 
     #[test]

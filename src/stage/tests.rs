@@ -119,7 +119,11 @@ fn entries_survive_the_journal_as_json() {
 }
 
 fn disk(serial: &str) -> Event {
-    reported(Report::Disk { detail: String::new(), serial: Some(serial.to_owned()) })
+    reported(Report::Disk {
+        detail: String::new(),
+        serial: Some(serial.to_owned()),
+        drive: "0x82".parse().ok(),
+    })
 }
 
 fn expected(events: &[Event]) -> Option<String> {
@@ -137,6 +141,20 @@ fn the_disk_of_the_last_installation_is_remembered_until_its_owner_allows_anothe
     assert_eq!(expected(&events).as_deref(), Some("A"));
     events.extend([Event::NewDiskAllowed, Event::Armed]);
     assert_eq!(expected(&events), None);
+}
+
+#[test]
+fn a_bios_boots_the_disk_that_was_installed_last() {
+    let drive = |events: &[Event]| {
+        let state = state(events);
+        state.progress(mac(1)).map(|progress| progress.disks.boots_from().to_string())
+    };
+    let mut events = vec![Event::Armed, SCRIPT, RELEASED, pre(), disk("A")];
+    assert_eq!(drive(&events).as_deref(), Some("0x80"), "not yet");
+    events.push(reported(Report::Installed));
+    assert_eq!(drive(&events).as_deref(), Some("0x82"));
+    events.push(Event::Armed);
+    assert_eq!(drive(&events).as_deref(), Some("0x82"), "until another is installed");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use rekindle::hardware::Unfit;
 use rekindle::ipxe::{self, Installer};
 use rekindle::kickstart::{self, Order, RenderError};
 use rekindle::mac::Mac;
+use rekindle::machine::BiosDrive;
 use rekindle::media::{Release, Tree};
 use rekindle::snippets::Snippets;
 use rekindle::stage::Arm;
@@ -118,8 +119,12 @@ fn texts(cluster: &Cluster) -> BTreeMap<String, String> {
     for (name, mac, decision) in [
         ("install", node.mac, install(node)),
         ("probe", node.mac, Decision::Probe(node)),
-        ("local", node.mac, Decision::LocalBoot(node)),
-        ("local-unfit", node.mac, Decision::Unfit(node, unfit)),
+        ("local", node.mac, Decision::LocalBoot { node, drive: BiosDrive::FIRST, unfit: None }),
+        (
+            "local-unfit",
+            node.mac,
+            Decision::LocalBoot { node, drive: "0x81".parse().expect("drive"), unfit: Some(unfit) },
+        ),
         ("hold-unknown", stranger, Decision::Hold(Hold::Unknown)),
         ("hold-address", node.mac, Decision::Hold(Hold::OldAddress(node))),
         ("hold-tries", node.mac, Decision::Hold(Hold::TriesUsedUp(node))),

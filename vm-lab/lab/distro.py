@@ -29,7 +29,7 @@ tar fdisk lvm2 mdadm smartmontools iptables rsyslog openmpi-bin""".split()
 # What the installer loads: disks, cards and file systems of old and virtual machines.
 INSTALLER_MODULES = """crc32c_generic crc32c_intel libcrc32c virtio_pci virtio_net e1000 e1000e 8139too
 8139cp e100 pcnet32 ne2k_pci r8169 vmxnet3 af_packet virtio_blk virtio_scsi ahci ata_piix sd_mod nvme
-loop squashfs overlay ext4 vfat nls_cp437 nls_ascii nls_iso8859_1 xfs efivarfs dm_mod raid1 linear""".split()
+loop squashfs overlay ext4 vfat nls_cp437 nls_ascii nls_iso8859_1 xfs efivarfs dm_mod raid1 linear edd""".split()
 
 # What the installed system loads besides: its firewall.
 TARGET_MODULES = INSTALLER_MODULES + """nf_tables nft_ct nft_limit nft_log nft_reject_inet nf_log_syslog

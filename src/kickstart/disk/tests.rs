@@ -72,6 +72,16 @@ impl Computer {
         self
     }
 
+    /// A disk as the BIOS told of it, by EDD's names.
+    fn bios(self, drive: &str, gib: u64, signature: &str) -> Self {
+        let folder = self.path("edd").join(format!("int13_dev{drive}"));
+        std::fs::create_dir_all(&folder).expect("folder");
+        let sectors = format!("{}\n", gib * SECTORS_PER_GIB);
+        std::fs::write(folder.join("sectors"), sectors).expect("sectors");
+        std::fs::write(folder.join("mbr_signature"), format!("{signature}\n")).expect("signature");
+        self
+    }
+
     /// What `code` prints after `disk.sh`, and whether it succeeds.
     fn run(&self, rule: &DiskRule, code: &str) -> (bool, String) {
         let disk = DiskWords::new(rule, None).expect("words");
@@ -84,6 +94,7 @@ impl Computer {
             .env("PATH", path)
             .env("REKINDLE_SYS", self.path("sys"))
             .env("REKINDLE_DEV", self.path("dev"))
+            .env("REKINDLE_EDD", self.path("edd"))
             .output()
             .expect("bash");
         let said = String::from_utf8(done.stdout).expect("text");
@@ -260,4 +271,36 @@ fn values_of_the_owner_never_run() {
     };
     three().run(&hostile, "choose_disk");
     assert!(!marker.exists());
+}
+
+#[test]
+fn the_bios_number_of_a_disk_is_found_by_its_size_and_signature() {
+    let signed = |name: &str, signature: [u8; 4], computer: &Computer| {
+        let mut sector = vec![0; 512];
+        sector[440..444].copy_from_slice(&signature);
+        std::fs::write(computer.path("dev").join(name), sector).expect("device");
+    };
+    let computer = three()
+        .disk(SATA, "sdc", 120, &[])
+        .bios("80", 500, "0x00000000")
+        .bios("81", 120, "0x0a0b0c0d")
+        .bios("82", 120, "0x11223344");
+    for name in ["sda", "nvme0n1"] {
+        signed(name, [0; 4], &computer);
+    }
+    signed("sdb", [0x0d, 0x0c, 0x0b, 0x0a], &computer);
+    signed("sdc", [0x44, 0x33, 0x22, 0x11], &computer);
+    let of = |name: &str| computer.run(&rule(), &format!("bios_drive_of {name}")).1;
+    assert_eq!([of("sda"), of("sdb"), of("sdc")], ["0x80", "0x81", "0x82"]);
+    assert_eq!(of("nvme0n1"), "", "the BIOS did not see it");
+}
+
+#[test]
+fn two_blank_disks_of_one_size_are_not_told_apart() {
+    let computer = three().bios("80", 120, "0x00000000").bios("81", 120, "0x00000000");
+    std::fs::write(computer.path("dev/sdb"), [0; 512]).expect("device");
+    assert_eq!(computer.run(&rule(), "bios_drive_of sdb").1, "");
+    let uefi = three();
+    std::fs::write(uefi.path("dev/sdb"), [0; 512]).expect("device");
+    assert_eq!(uefi.run(&rule(), "bios_drive_of sdb").1, "", "UEFI numbers no disks");
 }

@@ -34,7 +34,7 @@ fn lived_in() -> Sandbox {
         one,
         Event::Reported {
             arm: 1,
-            report: Report::Disk { detail: "sda, 149 GiB".to_owned(), serial: None },
+            report: Report::Disk { detail: "sda, 149 GiB".to_owned(), serial: None, drive: None },
         },
     );
     add(one, Event::Reported { arm: 1, report: Report::Packages { done: 12, total: 219 } });
