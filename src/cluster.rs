@@ -102,6 +102,18 @@ pub enum Scheduler {
     None,
 }
 
+impl Scheduler {
+    /// The word of `cluster.toml`; nothing for none.
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Torque => Some("torque"),
+            Self::OpenPbs => Some("openpbs"),
+            Self::Slurm => Some("slurm"),
+            Self::None => None,
+        }
+    }
+}
+
 /// An ordinary user who exists on every node with the same uid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {

@@ -61,6 +61,18 @@ pub enum RenderError {
         /// What there is.
         instead: &'static str,
     },
+    /// No install tree has packages of a batch system.
+    #[error(
+        "node `{node}`: {scheduler} is in no install tree; name a folder with its packages as `repo` in [os.{os}]"
+    )]
+    NoRepository {
+        /// Whose.
+        node: NodeName,
+        /// What the cluster uses.
+        scheduler: &'static str,
+        /// What is installed.
+        os: OsName,
+    },
     /// A value does not fit.
     #[error("node `{node}`: {fault}")]
     Value {
@@ -194,10 +206,9 @@ pages! { El7 "el7.ks", El8 "el8.ks", El9 "el9.ks", El10 "el10.ks" }
 /// Renders the kickstart of a node and checks it before anyone gets it.
 pub fn render(order: &Order<'_>) -> Result<String, RenderError> {
     let Order { cluster, node, os, tree, token, keys, .. } = *order;
-    packaged(cluster.scheduler(), tree.release).map_err(|(scheduler, instead)| {
-        let (node, release) = (node.name.clone(), tree.release);
-        RenderError::Scheduler { node, scheduler, release, instead }
-    })?;
+    if let Some(scheduler) = cluster.scheduler().word() {
+        comes_from_somewhere(scheduler, order)?;
+    }
     let template = |error: askama::Error| RenderError::Template {
         node: node.name.clone(),
         reason: error.to_string(),
@@ -222,19 +233,31 @@ pub fn render(order: &Order<'_>) -> Result<String, RenderError> {
     Ok(text)
 }
 
-/// Where there are packages of a batch system (el.md: EPEL, OpenPBS and OpenHPC); else what it is
-/// called, and what there is.
-fn packaged(scheduler: Scheduler, release: Release) -> Result<(), (&'static str, &'static str)> {
+/// Whether there are packages of the batch system, and where the nodes can get them.
+fn comes_from_somewhere(scheduler: &'static str, order: &Order<'_>) -> Result<(), RenderError> {
+    let Order { cluster, node, os, tree, .. } = *order;
+    let (node, release) = (node.name.clone(), tree.release);
+    if let Some(instead) = instead_of(cluster.scheduler(), release) {
+        return Err(RenderError::Scheduler { node, scheduler, release, instead });
+    }
+    let has_repo = cluster.systems().get(os).is_some_and(|os| os.repo.is_some());
+    if has_repo {
+        Ok(())
+    } else {
+        Err(RenderError::NoRepository { node, scheduler, os: os.clone() })
+    }
+}
+
+/// What there is where there are no packages of a batch system (el.md: EPEL, OpenPBS and OpenHPC).
+fn instead_of(scheduler: Scheduler, release: Release) -> Option<&'static str> {
     match (scheduler, release) {
         (Scheduler::None, _)
         | (Scheduler::Torque, Release::El7 | Release::El9)
         | (Scheduler::OpenPbs, Release::El8 | Release::El9)
-        | (Scheduler::Slurm, Release::El8 | Release::El9 | Release::El10) => Ok(()),
-        (Scheduler::Torque, Release::El8) => Err(("torque", "\"openpbs\" or \"slurm\"")),
-        (Scheduler::Torque, Release::El10) => Err(("torque", "\"slurm\"")),
-        (Scheduler::OpenPbs, Release::El7) => Err(("openpbs", "\"torque\"")),
-        (Scheduler::OpenPbs, Release::El10) => Err(("openpbs", "\"slurm\"")),
-        (Scheduler::Slurm, Release::El7) => Err(("slurm", "\"torque\"")),
+        | (Scheduler::Slurm, Release::El8 | Release::El9 | Release::El10) => None,
+        (Scheduler::Torque, Release::El8) => Some("\"openpbs\" or \"slurm\""),
+        (Scheduler::Torque | Scheduler::OpenPbs, Release::El10) => Some("\"slurm\""),
+        (Scheduler::OpenPbs | Scheduler::Slurm, Release::El7) => Some("\"torque\""),
     }
 }
 

@@ -117,7 +117,7 @@ impl Lab {
 
     /// The default text of `cluster.toml`.
     pub(crate) fn config(&self) -> String {
-        let tree = self.path("tree");
+        let (tree, repo) = (self.path("tree"), self.path("repo"));
         let node = |name: &str, (mac, ip): (&str, &str)| {
             format!("\n[[node]]\nname = \"{name}\"\nmac = \"{mac}\"\nip = \"{ip}\"\n")
         };
@@ -125,9 +125,10 @@ impl Lab {
             "[network]\nuplink = \"eth0\"\ninterface = \"eth1\"\naddress = \"{MASTER}/24\"\n\
              workers = \"192.168.10.10-192.168.10.99\"\n\
              discovery = \"192.168.10.200-192.168.10.240\"\ndomain = \"cluster.lan\"\n\n\
-             [os.el9]\ntree = \"{}\"\n\n[defaults]\nos = \"el9\"\nadmin_keys = [\"{KEY}\"]\n\n\
+             [os.el9]\ntree = \"{}\"\nrepo = \"{}\"\n\n[defaults]\nos = \"el9\"\nadmin_keys = [\"{KEY}\"]\n\n\
              [scheduler]\nkind = \"torque\"\n{}{}",
             tree.display(),
+            repo.display(),
             node("worker1", NODE1),
             node("worker2", NODE2),
         )
@@ -153,6 +154,7 @@ impl Lab {
             ("BaseOS/repodata/repomd.xml", b"<repomd/>\n"),
             ("RPM-GPG-KEY-x", b"a key\n"),
             ("empty", b""),
+            ("../repo/repodata/repomd.xml", b"<repomd/>\n"),
         ] {
             let path = self.path("tree").join(path);
             std::fs::create_dir_all(path.parent().expect("folder")).expect("folder");

@@ -378,6 +378,22 @@ fn a_batch_system_that_a_release_lacks_is_said_for_each_node() {
 }
 
 #[test]
+fn a_batch_system_needs_a_repository_that_has_it() {
+    let sandbox = Sandbox::new();
+    sandbox.change("# The nodes.", "[scheduler]\nkind = \"torque\"\n# The nodes.");
+    sandbox.check(
+        "check",
+        "! rekindle: node `worker1`: torque is in no install tree; name a folder with its packages as `repo` in [os.el9]\n\
+         ! rekindle: node `worker2`: torque is in no install tree; name a folder with its packages as `repo` in [os.el9]\n\
+         exit 1\n",
+    );
+    std::fs::create_dir_all(sandbox.path("repo/repodata")).expect("folder");
+    sandbox.write("repo/repodata/repomd.xml", "<repomd/>\n");
+    sandbox.change("[DIR]/tree\"", "[DIR]/tree\"\nrepo = \"[DIR]/repo\"");
+    sandbox.check("check", "[DIR]/cluster.toml is sound: 2 nodes\nexit 0\n");
+}
+
+#[test]
 fn the_owners_own_pieces_are_checked_too() {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.path("kickstart.d")).expect("folder");

@@ -12,10 +12,10 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn no_secret_is_ever_printed() {
     let sandbox = Sandbox::new();
-    sandbox.write(
-        "cluster.toml",
-        &format!("{}\n[scheduler]\nkind = \"torque\"\n", crate::sandbox::CLUSTER),
-    );
+    sandbox.change("# The nodes.", "[scheduler]\nkind = \"torque\"\n# The nodes.");
+    sandbox.change("[DIR]/tree\"", "[DIR]/tree\"\nrepo = \"[DIR]/repo\"");
+    std::fs::create_dir_all(sandbox.path("repo/repodata")).expect("folder");
+    sandbox.write("repo/repodata/repomd.xml", "<repomd/>\n");
     sandbox.run("node reinstall worker1");
     let mut printed = String::new();
     for what in ["kickstart", "ipxe", "all"] {

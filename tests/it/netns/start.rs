@@ -162,7 +162,7 @@ fn what_is_wrong_with_the_files_is_said_before_anything_is_served() {
     lab.write_config(text.replace("\"el9\"\nadmin", "\"el8\"\nadmin"));
     let (line, code) = lab.refused(&[]);
     assert_eq!(code, Some(1));
-    assert!(line.contains("cluster.toml:13: there is no [os.el8]"), "{line}");
+    assert!(line.contains("cluster.toml:14: there is no [os.el8]"), "{line}");
     std::fs::remove_file(lab.config_file()).expect("removed");
     check_refused(&lab, &["cannot read", "cluster.toml", "rekindle init"]);
     lab.write_config(&text);
