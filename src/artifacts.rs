@@ -75,7 +75,7 @@ texts! {
     Nftables "node/nftables.nft", Iptables4 "node/iptables.v4", Iptables6 "node/iptables.v6",
     Chrony "node/chrony.conf", Sshd "node/sshd.conf", SshdWhole "node/sshd-whole.conf",
     Ssh "node/ssh.conf", SshWhole "node/ssh-whole.conf", Mpi "node/mpi.conf", MpiPath "node/mpi.sh",
-    Limits "node/limits.conf", Rsyslog "node/rsyslog.conf", TorqueMom "node/torque-mom.conf",
+    Limits "node/limits.conf", UnitLimits "node/unit-limits.conf", Rsyslog "node/rsyslog.conf", TorqueMom "node/torque-mom.conf",
     Pbs "node/pbs.conf", PbsMom "node/pbs-mom.conf", Slurmd "node/slurmd.conf", Home "node/home.mount",
 }
 
@@ -178,20 +178,25 @@ fn scheduler(
     scheduler: Scheduler,
     cluster: &Words,
 ) -> Result<(), askama::Error> {
+    let limits = UnitLimits { cluster }.render()?;
     match scheduler {
         Scheduler::None => {}
         Scheduler::Torque => {
-            let restart = Some("systemctl try-restart pbs_mom");
+            let restart = Some("systemctl daemon-reload && systemctl try-restart pbs_mom");
+            let dropin = "/etc/systemd/system/pbs_mom.service.d/rekindle.conf";
+            files.add(dropin, 0o644, limits, restart);
             files.add("/etc/torque/server_name", 0o644, cluster.master_name.to_string(), restart);
             let config = TorqueMom { cluster }.render()?;
             files.add("/etc/torque/mom/config", 0o644, config, restart);
         }
         Scheduler::OpenPbs => {
-            let restart = Some("systemctl try-restart pbs");
+            let restart = Some("systemctl daemon-reload && systemctl try-restart pbs");
+            files.add("/etc/systemd/system/pbs.service.d/rekindle.conf", 0o644, limits, restart);
             files.add("/etc/pbs.conf", 0o644, Pbs { cluster }.render()?, restart);
             let config = PbsMom { cluster }.render()?;
             files.add("/var/spool/pbs/mom_priv/config", 0o644, config, restart);
         }
+        // Its own unit raises the limit.
         Scheduler::Slurm => {
             let restart = Some("systemctl try-restart slurmd");
             files.add("/etc/sysconfig/slurmd", 0o644, Slurmd { cluster }.render()?, restart);

@@ -214,10 +214,11 @@ def service_rows(proof: Proof, master: Master, ip: str, name: str, medium: Mediu
         return
 
     def mom():
-        key = master.ask(ip, "stat -c '%a %U %s' /etc/munge/munge.key; cat /etc/torque/server_name")
+        key = master.ask(ip, "stat -c '%a %U %s' /etc/munge/munge.key; cat /etc/torque/server_name; "
+                         "systemctl show -P LimitMEMLOCK pbs_mom")
         banner = run(*net.inside(net.OBSERVER), "nc", "-w", "5", ip, "15002", check=False).stdout
         good = f"pbsserver=master at {net.MASTER_IP} server_name=master munge_key=1024 bytes" in banner
-        return good and key.split() == ["400", "munge", "1024", "master"], f"{key.strip()}; {banner}"
+        return good and key.split() == ["400", "munge", "1024", "master", "infinity"], f"{key.strip()}; {banner}"
     proof.check("S13", f"{name}: pbs_mom (a stand-in daemon) runs for the master's server", mom)
 
 
