@@ -36,16 +36,24 @@ wwn_of() {
 # naa.5000c500a1b2c3d4 and 0x5000c500a1b2c3d4 are one name.
 bare_wwn() { local wwn=${1,,}; wwn=${wwn#naa.}; wwn=${wwn#eui.}; printf '%s' "${wwn#0x}" | tr -d ' '; }
 
-# The number that the BIOS knows the disk by, as it was when the kernel started: by size and signature
-# of its boot sector. Nothing when that fits two. Without it the first one would be booted.
+# The signature in a boot sector; the kernel knows none (or zero) of a disk without a boot sector.
+signature_of() {
+  local words
+  words=$(dd if="$DEV/$1" bs=2 skip=220 count=36 2>/dev/null | od -An -v -tx2 | tr -d ' \n')
+  case $words in 00000000*) ;; *aa55) printf '0x%s%s' "${words:4:4}" "${words:0:4}" ;; esac
+}
+
+# The number that the BIOS knows the disk by, as it was when the kernel started: by size and signature.
+# Nothing when that fits two. Without it the first one would be booted.
 bios_drive_of() {
-  local drive size signature found=''
+  local drive size signature known found=''
   modprobe -q edd 2>/dev/null
   size=$(read_word "$SYS/$1/size")
-  signature=$(dd if="$DEV/$1" bs=4 skip=110 count=1 2>/dev/null | od -An -tx4 | tr -d ' ')
+  signature=$(signature_of "$1")
   for drive in "$EDD"/int13_dev*; do
     [ "$(read_word "$drive/sectors")" = "$size" ] || continue
-    [ "$(read_word "$drive/mbr_signature")" = "0x$signature" ] && found="$found 0x${drive##*_dev}"
+    known=$(read_word "$drive/mbr_signature")
+    [ "${known#0x00000000}" = "$signature" ] && found="$found 0x${drive##*_dev}"
   done
   case ${found# } in *' '*) ;; *) printf '%s' "${found# }" ;; esac
 }

@@ -78,7 +78,10 @@ impl Computer {
         std::fs::create_dir_all(&folder).expect("folder");
         let sectors = format!("{}\n", gib * SECTORS_PER_GIB);
         std::fs::write(folder.join("sectors"), sectors).expect("sectors");
-        std::fs::write(folder.join("mbr_signature"), format!("{signature}\n")).expect("signature");
+        if !signature.is_empty() {
+            let file = folder.join("mbr_signature");
+            std::fs::write(file, format!("{signature}\n")).expect("signature");
+        }
         self
     }
 
@@ -278,26 +281,32 @@ fn the_bios_number_of_a_disk_is_found_by_its_size_and_signature() {
     let signed = |name: &str, signature: [u8; 4], computer: &Computer| {
         let mut sector = vec![0; 512];
         sector[440..444].copy_from_slice(&signature);
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
         std::fs::write(computer.path("dev").join(name), sector).expect("device");
     };
     let computer = three()
         .disk(SATA, "sdc", 120, &[])
+        .disk(SATA, "sdd", 60, &[])
         .bios("80", 500, "0x00000000")
+        .bios("83", 60, "")
         .bios("81", 120, "0x0a0b0c0d")
         .bios("82", 120, "0x11223344");
     for name in ["sda", "nvme0n1"] {
         signed(name, [0; 4], &computer);
     }
+    // Without a boot sector these four bytes are no signature.
+    std::fs::write(computer.path("dev/sdd"), [7; 512]).expect("device");
     signed("sdb", [0x0d, 0x0c, 0x0b, 0x0a], &computer);
     signed("sdc", [0x44, 0x33, 0x22, 0x11], &computer);
     let of = |name: &str| computer.run(&rule(), &format!("bios_drive_of {name}")).1;
     assert_eq!([of("sda"), of("sdb"), of("sdc")], ["0x80", "0x81", "0x82"]);
+    assert_eq!(of("sdd"), "0x83");
     assert_eq!(of("nvme0n1"), "", "the BIOS did not see it");
 }
 
 #[test]
 fn two_blank_disks_of_one_size_are_not_told_apart() {
-    let computer = three().bios("80", 120, "0x00000000").bios("81", 120, "0x00000000");
+    let computer = three().bios("80", 120, "").bios("81", 120, "0x00000000");
     std::fs::write(computer.path("dev/sdb"), [0; 512]).expect("device");
     assert_eq!(computer.run(&rule(), "bios_drive_of sdb").1, "");
     let uefi = three();
