@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 findings (something of the owner's is wrong), 2 failure.
 
 mod check;
+mod explain;
 mod init;
 mod log;
 mod machines;
@@ -65,6 +66,9 @@ enum Command {
     Push(push::Push),
     /// Print what a node would get, secrets masked
     Render(render::Render),
+    /// Explain why things are as they are
+    #[command(subcommand)]
+    Explain(explain::Explain),
 }
 
 /// Something of the owner's is wrong: exit code 1.
@@ -84,6 +88,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Log(log) => log.run(&files),
         Command::Push(push) => push.run(&files),
         Command::Render(render) => render.run(&files),
+        Command::Explain(explain) => explain.run(&files),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

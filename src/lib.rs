@@ -25,6 +25,7 @@ pub mod trust;
 // Texts.
 pub mod artifacts;
 pub mod escape;
+pub mod firewall;
 pub mod ipxe;
 pub mod kickstart;
 pub mod push;

@@ -7,7 +7,7 @@ const LAYERS: [&[&str]; 8] = [
     &["mac", "machine", "name"],
     &["cluster", "hardware", "media", "site", "snippets", "stage"],
     &["boot", "trust"],
-    &["artifacts", "escape", "ipxe", "kickstart"],
+    &["artifacts", "escape", "firewall", "ipxe", "kickstart"],
     &["dhcp", "http", "push", "tftp"],
     &["master"],
     &["change", "host", "journal", "sys"],
