@@ -29,6 +29,7 @@ pub mod firewall;
 pub mod ipxe;
 pub mod kickstart;
 pub mod push;
+pub mod setup;
 
 // Protocols, and the whole product as a pure core.
 pub mod dhcp;

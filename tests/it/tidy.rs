@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 8] = [
     &["cluster", "hardware", "media", "site", "snippets", "stage"],
     &["boot", "trust"],
     &["artifacts", "escape", "firewall", "ipxe", "kickstart"],
-    &["dhcp", "http", "push", "tftp"],
+    &["dhcp", "http", "push", "setup", "tftp"],
     &["master"],
     &["change", "host", "journal", "sys"],
     &["serve"],

@@ -1,0 +1,449 @@
+//! The master itself: what `cluster.toml` wants of it and what is there ([`Facts`]) -> a [`Plan`]
+//! that shows every byte that would change, and why. Pure; `cmd::master` looks and carries out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::cluster::Cluster;
+use crate::name::IfName;
+
+pub mod files;
+
+/// A part of the master that can be set up by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Area {
+    /// The address on the private interface.
+    Network,
+    /// The packet filter.
+    Firewall,
+    /// Forwarding, and room for connections.
+    Nat,
+    /// Names of the nodes.
+    Names,
+    /// ssh to the nodes without a question.
+    Ssh,
+    /// The nodes' clock.
+    Time,
+    /// Who guesses passwords is locked out.
+    Fail2ban,
+}
+
+impl Area {
+    /// In the order they are carried out: rules come before forwarding.
+    pub const ALL: [Self; 7] = [
+        Self::Network,
+        Self::Firewall,
+        Self::Nat,
+        Self::Names,
+        Self::Ssh,
+        Self::Time,
+        Self::Fail2ban,
+    ];
+
+    /// The word of `--only`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Firewall => "firewall",
+            Self::Nat => "nat",
+            Self::Names => "names",
+            Self::Ssh => "ssh",
+            Self::Time => "time",
+            Self::Fail2ban => "fail2ban",
+        }
+    }
+
+    /// Whether a mistake in it can lock the admin out, so that it must be confirmed.
+    pub fn is_risky(self) -> bool {
+        matches!(self, Self::Network | Self::Firewall | Self::Nat)
+    }
+}
+
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// What configures network interfaces on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wiring {
+    /// NetworkManager with keyfiles (Enterprise Linux 8 and later).
+    NetworkManager,
+    /// `ifcfg` files (Enterprise Linux 7).
+    Ifcfg,
+    /// systemd-networkd.
+    Networkd,
+    /// ifupdown (Debian).
+    Ifupdown,
+}
+
+/// What loads packet filter rules on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// nft, by a unit of our own.
+    Nft,
+    /// `iptables-services` (Enterprise Linux 7).
+    Iptables,
+}
+
+/// What is there, as far as the plan needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Who configures the interfaces.
+    pub wiring: Wiring,
+    /// Who loads the rules.
+    pub filter: Filter,
+    /// The interfaces.
+    pub links: Vec<Link>,
+    /// Files by path; those that are not there are missing.
+    pub files: BTreeMap<String, Found>,
+    /// Settings of the running kernel by name.
+    pub sysctls: BTreeMap<String, u64>,
+    /// Whether our rules are loaded.
+    pub rules_loaded: bool,
+    /// Other packet filters that are at work: `firewalld`, `table ip filter` …
+    pub other_filters: Vec<String>,
+    /// Programs and packages that an area needs and that are not there.
+    pub missing: BTreeMap<Area, Vec<String>>,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: IfName,
+    /// Its addresses.
+    pub addresses: Vec<(Ipv4Addr, u8)>,
+    /// Whether it is switched on.
+    pub is_up: bool,
+    /// Whether a default route leaves through it.
+    pub has_default_route: bool,
+}
+
+/// A file as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Permission bits.
+    pub mode: u32,
+    /// Content.
+    pub text: String,
+}
+
+/// What would be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order they are done.
+    pub steps: Vec<Step>,
+    /// What stays as it is although somebody may expect otherwise.
+    pub left_alone: Vec<String>,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Which part of the master it belongs to.
+    pub area: Area,
+    /// The requirement that it is there for.
+    pub id: &'static str,
+    /// Why, in a few words.
+    pub why: &'static str,
+    /// What.
+    pub action: Action,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// A file gets a new text, whole or not at all.
+    Write {
+        /// Which.
+        path: String,
+        /// As it is; `None` when it is not there.
+        before: Option<Found>,
+        /// As it will be.
+        after: Found,
+    },
+    /// The running kernel gets a setting.
+    Sysctl {
+        /// Its name.
+        name: &'static str,
+        /// As it is.
+        before: Option<u64>,
+        /// As it will be.
+        after: u64,
+    },
+    /// The running interface gets its address, and is switched on.
+    Address {
+        /// Which.
+        link: IfName,
+        /// What it gets.
+        address: Ipv4Addr,
+        /// Prefix length.
+        prefix: u8,
+    },
+    /// The rules of the packet filter are loaded.
+    LoadRules(Filter),
+    /// A service is told, when there is systemd: started now and at boot, or asked to read its files anew.
+    Service {
+        /// Its unit.
+        unit: &'static str,
+        /// Whether it is also switched on.
+        enable: bool,
+    },
+}
+
+/// Why nothing is done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such interface.
+    #[error("there is no interface `{0}`; `ip -br link` lists those there are")]
+    NoLink(IfName),
+    /// The two interfaces are the other way round.
+    #[error(
+        "{private} carries the default route and {uplink} does not: they look swapped; exchange network.uplink and network.interface, or the cables"
+    )]
+    Swapped {
+        /// What cluster.toml calls the private one.
+        private: IfName,
+        /// What it calls the uplink.
+        uplink: IfName,
+    },
+    /// The private interface leads outside.
+    #[error("{0} carries a default route: it leads to another network, not to a private switch")]
+    PrivateLeadsOut(IfName),
+    /// Two networks with the same addresses.
+    #[error(
+        "the private subnet {private} overlaps {other} on {link}: choose another one for network.address"
+    )]
+    Overlap {
+        /// The subnet of cluster.toml.
+        private: Ipv4Net,
+        /// What it meets.
+        other: Ipv4Net,
+        /// Where.
+        link: IfName,
+    },
+    /// Somebody else filters packets.
+    #[error(
+        "{0} filters packets on this machine too, and the two would not know of each other; switch it off, or leave the firewall out: --only network,nat,names,ssh,time,fail2ban"
+    )]
+    OtherFilter(String),
+    /// The interface is configured elsewhere.
+    #[error("{path} configures {link} already; take that out, or leave the network out")]
+    Configured {
+        /// The file.
+        path: String,
+        /// The interface.
+        link: IfName,
+    },
+    /// Something is not installed.
+    #[error("{area} needs {what}, which is not installed: {install}")]
+    Missing {
+        /// Which part.
+        area: Area,
+        /// The packages.
+        what: String,
+        /// The command that installs them.
+        install: String,
+    },
+}
+
+/// Established connections are remembered so long at least, in seconds (S2).
+const TRACKED_SECONDS: u64 = 86_400;
+/// So many connections at least (S2).
+const TRACKED_MAX: u64 = 131_072;
+/// Names of the kernel's settings.
+const FORWARD: &str = "net.ipv4.ip_forward";
+const TIMEOUT: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
+const CONNECTIONS: &str = "net.netfilter.nf_conntrack_max";
+/// The settings that facts must hold.
+pub const SYSCTLS: [&str; 3] = [FORWARD, TIMEOUT, CONNECTIONS];
+
+/// What would be done to make this machine the master, in the areas that are asked for.
+pub fn plan(
+    cluster: &Cluster,
+    host_ca: &str,
+    facts: &Facts,
+    areas: &[Area],
+) -> Result<Plan, Vec<Refusal>> {
+    let refusals = refusals(cluster, facts, areas);
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    let mut steps = vec![];
+    for area in Area::ALL.into_iter().filter(|area| areas.contains(area)) {
+        let before = steps.len();
+        for file in files::of(area, cluster, host_ca, facts) {
+            steps.extend(write(area, file, facts));
+        }
+        let has_changed = steps.len() > before;
+        live(area, cluster, facts, has_changed, &mut steps);
+    }
+    Ok(Plan { steps, left_alone: left_alone(cluster, facts, areas) })
+}
+
+/// A file that the master should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where.
+    pub path: String,
+    /// The requirement.
+    pub id: &'static str,
+    /// Why.
+    pub why: &'static str,
+    /// Permission bits of a new file; one that is there keeps its own unless `is_private`.
+    pub mode: u32,
+    /// Whether others must not read it.
+    pub is_private: bool,
+    /// What is in it.
+    pub text: String,
+}
+
+fn write(area: Area, wanted: Wanted, facts: &Facts) -> Option<Step> {
+    let Wanted { path, id, why, mode, is_private, text } = wanted;
+    let before = facts.files.get(&path).cloned();
+    let mode = before.as_ref().map_or(mode, |found| if is_private { mode } else { found.mode });
+    let after = Found { mode, text };
+    (before.as_ref() != Some(&after)).then(|| Step {
+        area,
+        id,
+        why,
+        action: Action::Write { path, before, after },
+    })
+}
+
+/// What the running system needs besides its files.
+fn live(area: Area, cluster: &Cluster, facts: &Facts, has_changed: bool, steps: &mut Vec<Step>) {
+    let network = cluster.network();
+    let mut add = |id, why, action| steps.push(Step { area, id, why, action });
+    match area {
+        Area::Network => {
+            let (address, prefix) = (network.address, network.subnet.prefix_len());
+            let link = facts.links.iter().find(|link| link.name == network.interface);
+            let is_there =
+                link.is_some_and(|link| link.is_up && link.addresses.contains(&(address, prefix)));
+            if !is_there {
+                let action = Action::Address { link: network.interface.clone(), address, prefix };
+                add("S1", "the private wire's address, now", action);
+            }
+        }
+        Area::Firewall if has_changed || !facts.rules_loaded => {
+            add("S3", "the rules are loaded in one step", Action::LoadRules(facts.filter));
+            let unit = match facts.filter {
+                Filter::Nft => "rekindle-firewall.service",
+                Filter::Iptables => "iptables.service",
+            };
+            add("S3", "they come back at boot", Action::Service { unit, enable: true });
+            if facts.filter == Filter::Iptables {
+                let unit = "ip6tables.service";
+                add("S3", "they come back at boot", Action::Service { unit, enable: true });
+            }
+        }
+        Area::Nat => {
+            for (name, after, why) in settings(cluster, facts) {
+                let before = facts.sysctls.get(name).copied();
+                if before != Some(after) {
+                    add("S2", why, Action::Sysctl { name, before, after });
+                }
+            }
+        }
+        Area::Time if has_changed => {
+            let unit = if facts.wiring == Wiring::Ifupdown || facts.wiring == Wiring::Networkd {
+                "chrony.service"
+            } else {
+                "chronyd.service"
+            };
+            add("S13", "the nodes' clock", Action::Service { unit, enable: true });
+        }
+        Area::Fail2ban if has_changed => {
+            let action = Action::Service { unit: "fail2ban.service", enable: true };
+            add("S11", "who guesses passwords is locked out", action);
+        }
+        Area::Firewall | Area::Names | Area::Ssh | Area::Time | Area::Fail2ban => {}
+    }
+}
+
+/// Settings of the kernel: never lower than they are.
+pub(crate) fn settings(cluster: &Cluster, facts: &Facts) -> Vec<(&'static str, u64, &'static str)> {
+    let at_least =
+        |name: &str, least: u64| facts.sysctls.get(name).map_or(least, |now| least.max(*now));
+    let mut found = vec![
+        (TIMEOUT, at_least(TIMEOUT, TRACKED_SECONDS), "long jobs keep their connections"),
+        (CONNECTIONS, at_least(CONNECTIONS, TRACKED_MAX), "room for many connections"),
+    ];
+    if cluster.network().internet {
+        found.push((FORWARD, 1, "workers reach the internet through the master"));
+    }
+    found
+}
+
+fn refusals(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Vec<Refusal> {
+    let network = cluster.network();
+    let link = |name: &IfName| facts.links.iter().find(|link| link.name == *name);
+    let mut found = vec![];
+    for name in [&network.uplink, &network.interface] {
+        if link(name).is_none() {
+            found.push(Refusal::NoLink(name.clone()));
+        }
+    }
+    if let (Some(uplink), Some(private)) = (link(&network.uplink), link(&network.interface))
+        && private.has_default_route
+    {
+        let (private, uplink_name) = (private.name.clone(), uplink.name.clone());
+        found.push(if uplink.has_default_route {
+            Refusal::PrivateLeadsOut(private)
+        } else {
+            Refusal::Swapped { private, uplink: uplink_name }
+        });
+    }
+    for other in facts.links.iter().filter(|link| link.name != network.interface) {
+        for &(address, prefix) in &other.addresses {
+            let Ok(theirs) = Ipv4Net::new(address, prefix) else { continue };
+            let ours = network.subnet;
+            if ours.contains(&theirs.network()) || theirs.contains(&ours.network()) {
+                let (other, link) = (theirs.trunc(), other.name.clone());
+                found.push(Refusal::Overlap { private: ours, other, link });
+            }
+        }
+    }
+    if areas.contains(&Area::Firewall) {
+        found.extend(facts.other_filters.iter().cloned().map(Refusal::OtherFilter));
+    }
+    if areas.contains(&Area::Network) {
+        found.extend(files::configured_elsewhere(network, facts));
+    }
+    for (area, names) in facts.missing.iter().filter(|(area, _)| areas.contains(area)) {
+        let what = names.join(", ");
+        let program = match facts.wiring {
+            Wiring::Ifupdown | Wiring::Networkd => "apt-get install",
+            Wiring::NetworkManager => "dnf install",
+            Wiring::Ifcfg => "yum install",
+        };
+        let install = format!("{program} {}", names.join(" "));
+        found.push(Refusal::Missing { area: *area, what, install });
+    }
+    found
+}
+
+fn left_alone(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Vec<String> {
+    let network = cluster.network();
+    let mut found =
+        vec![format!("{}: address and routes of the uplink stay as they are", network.uplink)];
+    if !network.internet && areas.contains(&Area::Nat) {
+        let now = facts.sysctls.get(FORWARD).copied().unwrap_or(0);
+        found.push(format!("{FORWARD} = {now}: workers have no internet, and nothing needs it"));
+    }
+    let left_out: Vec<_> =
+        Area::ALL.into_iter().filter(|area| !areas.contains(area)).map(Area::word).collect();
+    if !left_out.is_empty() {
+        found.push(format!("not asked for: {}", left_out.join(", ")));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

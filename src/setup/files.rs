@@ -1,0 +1,260 @@
+//! The master's files, area by area and in the form of its system.
+
+use super::{Area, Facts, Filter, Refusal, Wanted, Wiring, settings};
+use crate::artifacts;
+use crate::cluster::{Cluster, Network};
+use crate::firewall::{self, text};
+
+/// Where the rules are kept.
+pub const NFT: &str = "/etc/rekindle/firewall.nft";
+const NFT_UNIT: &str = "/etc/systemd/system/rekindle-firewall.service";
+/// The rules of `iptables-services`.
+pub const IPTABLES: &str = "/etc/sysconfig/iptables";
+/// The same for IPv6.
+pub const IP6TABLES: &str = "/etc/sysconfig/ip6tables";
+const HOSTS: &str = "/etc/hosts";
+const KNOWN_HOSTS: &str = "/etc/ssh/ssh_known_hosts";
+const CHRONY_DEBIAN: &str = "/etc/chrony/conf.d/rekindle.conf";
+const CHRONY_EL: &str = "/etc/chrony.conf";
+const INTERFACES: &str = "/etc/network/interfaces";
+
+/// Every path whose present text a plan must know.
+pub fn paths(network: &Network) -> Vec<String> {
+    let mut found: Vec<String> = [
+        NFT,
+        NFT_UNIT,
+        IPTABLES,
+        IP6TABLES,
+        HOSTS,
+        KNOWN_HOSTS,
+        CHRONY_DEBIAN,
+        CHRONY_EL,
+        INTERFACES,
+        SYSCTL,
+        MODULES,
+        SSH,
+        JAIL,
+    ]
+    .map(str::to_owned)
+    .into();
+    let all = [Wiring::NetworkManager, Wiring::Ifcfg, Wiring::Networkd, Wiring::Ifupdown];
+    found.extend(all.map(|wiring| link_path(wiring, network)));
+    found
+}
+
+const SYSCTL: &str = "/etc/sysctl.d/90-rekindle.conf";
+const MODULES: &str = "/etc/modules-load.d/rekindle.conf";
+const SSH: &str = "/etc/ssh/ssh_config.d/rekindle.conf";
+const JAIL: &str = "/etc/fail2ban/jail.d/rekindle.conf";
+
+/// The files of an area.
+pub(super) fn of(area: Area, cluster: &Cluster, host_ca: &str, facts: &Facts) -> Vec<Wanted> {
+    let network = cluster.network();
+    match area {
+        Area::Network => vec![link(network, facts.wiring)],
+        Area::Firewall => rules(network, facts.filter),
+        Area::Nat => nat(cluster, facts),
+        Area::Names => vec![names(cluster, facts)],
+        Area::Ssh => ssh(cluster, host_ca, facts),
+        Area::Time => vec![time(network, facts)],
+        Area::Fail2ban => vec![jail(network)],
+    }
+}
+
+fn public(path: &str, id: &'static str, why: &'static str, text: String) -> Wanted {
+    Wanted { path: path.to_owned(), id, why, mode: 0o644, is_private: false, text }
+}
+
+fn private(path: &str, id: &'static str, why: &'static str, text: String) -> Wanted {
+    Wanted { mode: 0o600, is_private: true, ..public(path, id, why, text) }
+}
+
+const HEAD: &str = "# Written by rekindle from cluster.toml.\n";
+
+fn link_path(wiring: Wiring, network: &Network) -> String {
+    let name = &network.interface;
+    match wiring {
+        Wiring::NetworkManager => {
+            format!("/etc/NetworkManager/system-connections/rekindle-{name}.nmconnection")
+        }
+        Wiring::Ifcfg => format!("/etc/sysconfig/network-scripts/ifcfg-{name}"),
+        Wiring::Networkd => format!("/etc/systemd/network/10-rekindle-{name}.network"),
+        Wiring::Ifupdown => format!("/etc/network/interfaces.d/rekindle-{name}"),
+    }
+}
+
+/// S1: the private address, and nothing that a network could tell that interface.
+fn link(network: &Network, wiring: Wiring) -> Wanted {
+    let (name, address) = (&network.interface, network.address);
+    let (prefix, why) = (network.subnet.prefix_len(), "the private wire's address, at boot");
+    let path = link_path(wiring, network);
+    match wiring {
+        Wiring::NetworkManager => {
+            let text = format!(
+                "{HEAD}[connection]\nid=rekindle-{name}\ntype=ethernet\ninterface-name={name}\n\
+                 autoconnect=true\n\n[ethernet]\n\n[ipv4]\nmethod=manual\naddress1={address}/{prefix}\n\
+                 never-default=true\n\n[ipv6]\nmethod=disabled\n"
+            );
+            private(&path, "S1", why, text)
+        }
+        Wiring::Ifcfg => {
+            let text = format!(
+                "{HEAD}DEVICE={name}\nTYPE=Ethernet\nBOOTPROTO=none\nONBOOT=yes\nIPADDR={address}\n\
+                 PREFIX={prefix}\nDEFROUTE=no\nIPV6INIT=no\nNM_CONTROLLED=yes\n"
+            );
+            public(&path, "S1", why, text)
+        }
+        Wiring::Networkd => {
+            let text = format!(
+                "{HEAD}[Match]\nName={name}\n\n[Network]\nAddress={address}/{prefix}\nDHCP=no\n\
+                 LinkLocalAddressing=no\nIPv6AcceptRA=no\nConfigureWithoutCarrier=yes\n"
+            );
+            public(&path, "S1", why, text)
+        }
+        Wiring::Ifupdown => {
+            let text = format!(
+                "{HEAD}auto {name}\niface {name} inet static\n  address {address}/{prefix}\n"
+            );
+            public(&path, "S1", why, text)
+        }
+    }
+}
+
+/// Files that already say something about the private interface.
+pub(super) fn configured_elsewhere(network: &Network, facts: &Facts) -> Option<Refusal> {
+    let name = network.interface.as_str();
+    let interfaces = facts.files.get(INTERFACES).filter(|_| facts.wiring == Wiring::Ifupdown)?;
+    let is_about = interfaces.text.lines().any(|line| {
+        matches!(line.split_whitespace().collect::<Vec<_>>().as_slice(), ["iface", it, ..] if *it == name)
+    });
+    is_about.then(|| Refusal::Configured {
+        path: INTERFACES.to_owned(),
+        link: network.interface.clone(),
+    })
+}
+
+/// S3: the same rules in the system's own form.
+fn rules(network: &Network, filter: Filter) -> Vec<Wanted> {
+    let rules = firewall::master(network);
+    let why = "closed to the uplink but for ssh, open to the cluster";
+    match filter {
+        Filter::Nft => vec![
+            private(NFT, "S3", why, text::nft(&rules)),
+            public(
+                NFT_UNIT,
+                "S3",
+                "the rules come back at boot, before any network",
+                NFT_SERVICE.to_owned(),
+            ),
+        ],
+        Filter::Iptables => vec![
+            private(IPTABLES, "S3", why, text::iptables(&rules)),
+            private(IP6TABLES, "S3", "the same for IPv6", text::ip6tables(&rules)),
+        ],
+    }
+}
+
+/// nftables.service empties everything when it starts; ours follows it.
+const NFT_SERVICE: &str = "\
+# Written by rekindle from cluster.toml.
+[Unit]
+Description=The packet filter of the cluster's master
+Before=network-pre.target
+Wants=network-pre.target
+After=nftables.service
+PartOf=nftables.service
+DefaultDependencies=no
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/sbin/nft -f /etc/rekindle/firewall.nft
+ExecReload=/usr/sbin/nft -f /etc/rekindle/firewall.nft
+
+[Install]
+WantedBy=sysinit.target
+";
+
+/// S2: forwarding, and room for connections. The module comes first, or its settings are unknown.
+fn nat(cluster: &Cluster, facts: &Facts) -> Vec<Wanted> {
+    let mut text = HEAD.to_owned();
+    for (name, value, why) in settings(cluster, facts) {
+        text.push_str(&format!("# S2: {why}\n{name} = {value}\n"));
+    }
+    let modules = format!(
+        "{HEAD}# S2: the settings of connection tracking are unknown without it\nnf_conntrack\n"
+    );
+    vec![
+        public(MODULES, "S2", "connection tracking is there before its settings", modules),
+        public(SYSCTL, "S2", "forwarding and room for connections, at boot", text),
+    ]
+}
+
+/// The nodes' names, between two marks in a file that is not ours.
+fn names(cluster: &Cluster, facts: &Facts) -> Wanted {
+    let own = artifacts::hosts(cluster);
+    let nodes: String = own
+        .lines()
+        .filter(|line| !line.ends_with("localhost.localdomain"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let text = with_block(facts, HOSTS, &nodes);
+    public(HOSTS, "S10", "the nodes are known by name", text)
+}
+
+/// S10: every node's host key carries the cluster's signature.
+fn ssh(cluster: &Cluster, host_ca: &str, facts: &Facts) -> Vec<Wanted> {
+    let names: Vec<_> = cluster.nodes().map(|node| node.name.as_str()).collect();
+    let known = with_block(facts, KNOWN_HOSTS, &artifacts::known_hosts(host_ca));
+    let mut found =
+        vec![public(KNOWN_HOSTS, "S10", "no question at the first login to a node", known)];
+    if facts.wiring != Wiring::Ifcfg && !names.is_empty() {
+        let text = format!(
+            "{HEAD}Match localuser root host {}\n  IdentityFile /var/lib/rekindle/secrets/root_ed25519\n",
+            names.join(",")
+        );
+        found.push(public(SSH, "S10", "root reaches the nodes with the master's own key", text));
+    }
+    found
+}
+
+/// The nodes ask this machine for the time, also when it has lost its own source.
+fn time(network: &Network, facts: &Facts) -> Wanted {
+    let own = format!("allow {}\nlocal stratum 10\n", network.subnet);
+    let why = "the nodes' clock: munge and certificates want the same time everywhere";
+    match facts.wiring {
+        Wiring::Networkd | Wiring::Ifupdown => {
+            public(CHRONY_DEBIAN, "S13", why, format!("{HEAD}{own}"))
+        }
+        Wiring::NetworkManager | Wiring::Ifcfg => {
+            public(CHRONY_EL, "S13", why, with_block(facts, CHRONY_EL, &own))
+        }
+    }
+}
+
+/// S11: five wrong passwords, an hour outside. The cluster itself is never banned.
+fn jail(network: &Network) -> Wanted {
+    let text = format!(
+        "{HEAD}[sshd]\nenabled = true\nbackend = systemd\nmaxretry = 5\nbantime = 3600\n\
+         ignoreip = 127.0.0.1/8 {}\n",
+        network.subnet
+    );
+    public(JAIL, "S11", "who guesses passwords is locked out", text)
+}
+
+const BEGIN: &str = "# rekindle begins: written from cluster.toml, changes in here are lost\n";
+const END: &str = "# rekindle ends\n";
+
+/// A file that is not ours with our lines between two marks: in their place, or at the end.
+fn with_block(facts: &Facts, path: &str, own: &str) -> String {
+    let old = facts.files.get(path).map_or("", |found| found.text.as_str());
+    let block = format!("{BEGIN}{own}{END}");
+    if let Some((before, rest)) = old.split_once(BEGIN)
+        && let Some((_, after)) = rest.split_once(END)
+    {
+        return format!("{before}{block}{after}");
+    }
+    let gap = if old.is_empty() || old.ends_with('\n') { "" } else { "\n" };
+    format!("{old}{gap}{block}")
+}

@@ -1,0 +1,164 @@
+use super::*;
+use crate::cluster::sample;
+
+fn cluster(internet: bool) -> Cluster {
+    let mut parts = sample::parts();
+    parts.network.internet = internet;
+    Cluster::assemble(parts)
+}
+
+fn link(name: &str, addresses: &[(&str, u8)], has_default_route: bool) -> Link {
+    let addresses =
+        addresses.iter().map(|(ip, prefix)| (ip.parse().expect("ip"), *prefix)).collect();
+    Link { name: name.parse().expect("name"), addresses, is_up: true, has_default_route }
+}
+
+fn facts() -> Facts {
+    let hosts = Found { mode: 0o644, text: "127.0.0.1 localhost\n10.0.0.7 printer\n".to_owned() };
+    Facts {
+        wiring: Wiring::Ifupdown,
+        filter: Filter::Nft,
+        links: vec![link("eth0", &[("172.31.0.2", 24)], true), link("eth1", &[], false)],
+        files: BTreeMap::from([("/etc/hosts".to_owned(), hosts)]),
+        sysctls: BTreeMap::from([(FORWARD.to_owned(), 0), (TIMEOUT.to_owned(), 432_000)]),
+        rules_loaded: false,
+        other_filters: vec![],
+        missing: BTreeMap::new(),
+    }
+}
+
+const CA: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIjoQ/ehgmxQcNeHYr1GvvPmZg+bE8iPbVfAtPqNFHvz";
+
+fn planned(facts: &Facts) -> Plan {
+    plan(&cluster(true), CA, facts, &Area::ALL).expect("a plan")
+}
+
+/// The machine after the plan was carried out.
+fn done(mut facts: Facts, plan: &Plan) -> Facts {
+    for step in &plan.steps {
+        match &step.action {
+            Action::Write { path, after, .. } => {
+                facts.files.insert(path.clone(), after.clone());
+            }
+            Action::Sysctl { name, after, .. } => {
+                facts.sysctls.insert((*name).to_owned(), *after);
+            }
+            Action::Address { link, address, prefix } => {
+                let link = facts.links.iter_mut().find(|one| one.name == *link).expect("link");
+                link.addresses.push((*address, *prefix));
+            }
+            Action::LoadRules(_) => facts.rules_loaded = true,
+            Action::Service { .. } => {}
+        }
+    }
+    facts
+}
+
+#[test]
+fn what_was_done_once_is_not_done_again() {
+    for wiring in [Wiring::NetworkManager, Wiring::Ifcfg, Wiring::Networkd, Wiring::Ifupdown] {
+        for filter in [Filter::Nft, Filter::Iptables] {
+            let facts = Facts { wiring, filter, ..facts() };
+            let first = planned(&facts);
+            assert!(first.steps.len() > 10, "{first:?}");
+            let after = done(facts, &first);
+            assert_eq!(planned(&after).steps, vec![], "{wiring:?} {filter:?}");
+        }
+    }
+}
+
+#[test]
+fn rules_come_before_forwarding() {
+    let plan = planned(&facts());
+    let place = |is_it: &dyn Fn(&Action) -> bool| {
+        plan.steps.iter().position(|step| is_it(&step.action)).expect("there")
+    };
+    let rules = place(&|action| matches!(action, Action::LoadRules(_)));
+    let forward = place(&|action| matches!(action, Action::Sysctl { name: FORWARD, .. }));
+    assert!(rules < forward);
+}
+
+#[test]
+fn a_limit_that_is_higher_stays() {
+    let plan = planned(&facts());
+    let named = |wanted: &str| {
+        plan.steps
+            .iter()
+            .any(|step| matches!(&step.action, Action::Sysctl { name, .. } if *name == wanted))
+    };
+    assert!(!named(TIMEOUT), "432000 seconds are more than asked for");
+    assert!(named(CONNECTIONS));
+}
+
+#[test]
+fn without_internet_nothing_is_forwarded() {
+    let plan = plan(&cluster(false), CA, &facts(), &Area::ALL).expect("a plan");
+    let text = format!("{plan:?}");
+    assert!(!text.contains("ip_forward = 1") && !text.contains("masquerade"), "{text}");
+    assert!(plan.left_alone.iter().any(|line| line.contains("net.ipv4.ip_forward = 0")));
+}
+
+#[test]
+fn what_others_wrote_into_a_shared_file_stays() {
+    let first = planned(&facts());
+    let after = done(facts(), &first);
+    let hosts = &after.files["/etc/hosts"].text;
+    assert!(
+        hosts.starts_with("127.0.0.1 localhost\n10.0.0.7 printer\n# rekindle begins"),
+        "{hosts}"
+    );
+    assert!(hosts.contains("192.168.10.10 worker1.cluster.lan worker1\n"), "{hosts}");
+    let mut edited = after.clone();
+    let with_more = format!("{hosts}10.0.0.8 scanner\n");
+    edited.files.get_mut("/etc/hosts").expect("hosts").text =
+        with_more.replace("worker1.cluster.lan", "x");
+    let again = planned(&edited);
+    let [Step { action: Action::Write { after, .. }, .. }] = again.steps.as_slice() else {
+        panic!("{again:?}");
+    };
+    assert_eq!(after.text, with_more);
+}
+
+fn refused(change: impl FnOnce(&mut Facts)) -> Vec<String> {
+    let mut facts = facts();
+    change(&mut facts);
+    let found = plan(&cluster(true), CA, &facts, &Area::ALL).expect_err("refused");
+    found.iter().map(Refusal::to_string).collect()
+}
+
+#[test]
+fn what_would_hurt_is_refused_in_words() {
+    let swapped = refused(|facts| {
+        facts.links = vec![link("eth0", &[], false), link("eth1", &[("10.1.1.5", 24)], true)];
+    });
+    assert!(swapped[0].contains("they look swapped"), "{swapped:?}");
+    let both = refused(|facts| facts.links[1].has_default_route = true);
+    assert!(both[0].contains("leads to another network"), "{both:?}");
+    let overlap = refused(|facts| {
+        facts.links[0].addresses = vec![("192.168.1.5".parse().expect("ip"), 16)];
+    });
+    assert!(overlap[0].contains("overlaps 192.168.0.0/16 on eth0"), "{overlap:?}");
+    let missing = refused(|facts| facts.links.truncate(1));
+    assert!(missing[0].contains("there is no interface `eth1`"), "{missing:?}");
+    let filter = refused(|facts| facts.other_filters = vec!["firewalld".to_owned()]);
+    assert!(filter[0].starts_with("firewalld filters packets"), "{filter:?}");
+    let elsewhere = refused(|facts| {
+        let text = "auto eth1\niface eth1 inet dhcp\n".to_owned();
+        facts.files.insert("/etc/network/interfaces".to_owned(), Found { mode: 0o644, text });
+    });
+    assert!(elsewhere[0].contains("/etc/network/interfaces configures eth1"), "{elsewhere:?}");
+    let package = refused(|facts| {
+        facts.missing.insert(Area::Time, vec!["chrony".to_owned()]);
+    });
+    assert_eq!(package, ["time needs chrony, which is not installed: apt-get install chrony"]);
+}
+
+#[test]
+fn only_what_is_asked_for_is_done() {
+    let facts = Facts { other_filters: vec!["firewalld".to_owned()], ..facts() };
+    let plan = plan(&cluster(true), CA, &facts, &[Area::Names]).expect("a plan");
+    assert!(plan.steps.iter().all(|step| step.area == Area::Names));
+    assert!(
+        plan.left_alone.iter().any(|line| line.starts_with("not asked for: network, firewall"))
+    );
+}
