@@ -7,6 +7,7 @@ mod explain;
 mod init;
 mod log;
 mod machines;
+mod master;
 mod node;
 mod out;
 mod push;
@@ -55,6 +56,9 @@ enum Command {
     Check(check::Check),
     /// Serve DHCP, TFTP and HTTP on the private interface
     Serve(serve::Serve),
+    /// Set up this machine as the master
+    #[command(subcommand)]
+    Master(master::Master),
     /// Add, list, remove and reinstall nodes
     #[command(subcommand)]
     Node(node::Node),
@@ -83,6 +87,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Init(init) => init.run(&files),
         Command::Check(check) => check.run(&files),
         Command::Serve(serve) => serve.run(&files),
+        Command::Master(master) => master.run(&files),
         Command::Node(node) => node.run(&files),
         Command::Machines(machines) => machines.run(&files),
         Command::Log(log) => log.run(&files),

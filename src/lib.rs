@@ -39,6 +39,7 @@ pub mod tftp;
 pub mod master;
 
 // Shells: files, sockets, clocks.
+pub mod apply;
 pub mod change;
 pub mod host;
 pub mod journal;

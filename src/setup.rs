@@ -105,8 +105,10 @@ pub struct Facts {
     pub sysctls: BTreeMap<String, u64>,
     /// Whether our rules are loaded.
     pub rules_loaded: bool,
-    /// Other packet filters that are at work: `firewalld`, `table ip filter` …
+    /// Managers of packet filters that are at work: `firewalld`, `ufw`.
     pub other_filters: Vec<String>,
+    /// Tables of nft that are not ours: `ip filter`, `inet f2b-table` …
+    pub other_tables: Vec<String>,
     /// Programs and packages that an area needs and that are not there.
     pub missing: BTreeMap<Area, Vec<String>>,
 }
@@ -308,12 +310,10 @@ fn write(area: Area, wanted: Wanted, facts: &Facts) -> Option<Step> {
     let before = facts.files.get(&path).cloned();
     let mode = before.as_ref().map_or(mode, |found| if is_private { mode } else { found.mode });
     let after = Found { mode, text };
-    (before.as_ref() != Some(&after)).then(|| Step {
-        area,
-        id,
-        why,
-        action: Action::Write { path, before, after },
-    })
+    if before.as_ref() == Some(&after) {
+        return None;
+    }
+    Some(Step { area, id, why, action: Action::Write { path, before, after } })
 }
 
 /// What the running system needs besides its files.
@@ -436,6 +436,10 @@ fn left_alone(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Vec<String> {
     if !network.internet && areas.contains(&Area::Nat) {
         let now = facts.sysctls.get(FORWARD).copied().unwrap_or(0);
         found.push(format!("{FORWARD} = {now}: workers have no internet, and nothing needs it"));
+    }
+    if areas.contains(&Area::Firewall) {
+        let stays = |table: &String| format!("table {table} stays; what it drops stays dropped");
+        found.extend(facts.other_tables.iter().map(stays));
     }
     let left_out: Vec<_> =
         Area::ALL.into_iter().filter(|area| !areas.contains(area)).map(Area::word).collect();

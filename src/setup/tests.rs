@@ -23,6 +23,7 @@ fn facts() -> Facts {
         sysctls: BTreeMap::from([(FORWARD.to_owned(), 0), (TIMEOUT.to_owned(), 432_000)]),
         rules_loaded: false,
         other_filters: vec![],
+        other_tables: vec!["inet f2b-table".to_owned()],
         missing: BTreeMap::new(),
     }
 }

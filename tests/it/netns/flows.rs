@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rekindle::cluster::Cluster;
 use rekindle::firewall::walk::{End, Traffic, flow};
@@ -138,17 +138,12 @@ fn tried(from: &Namespace, to: Ipv4Addr, traffic: Traffic, is_expected: bool) ->
             from.enter(|| asked(source, SocketAddrV4::new(to, port), patience))
         }
         Traffic::Echo => {
-            let (to, began) = (to.to_string(), Instant::now());
-            // A limit may take some of them.
-            loop {
+            let to = to.to_string();
+            // Each waits a second for its answer; a limit may take some of them.
+            (0..patience.as_secs().max(2)).any(|_| {
                 let mut ping = from.command("busybox");
-                if run(ping.args(["ping", "-q", "-c", "1", "-W", "1", &to])).code == Some(0) {
-                    return true;
-                }
-                if began.elapsed() >= patience {
-                    return false;
-                }
-            }
+                run(ping.args(["ping", "-q", "-c", "1", "-W", "1", &to])).code == Some(0)
+            })
         }
     }
 }
@@ -161,16 +156,12 @@ fn asked(source: u16, to: SocketAddrV4, patience: Duration) -> bool {
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, source).into()).expect("bind");
     socket.connect(&to.into()).expect("address");
     let socket = UdpSocket::from(socket);
-    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("timeout");
-    let began = Instant::now();
-    loop {
+    let each = Duration::from_millis(500);
+    socket.set_read_timeout(Some(each)).expect("timeout");
+    (0..patience.as_millis() / each.as_millis()).any(|_| {
         socket.send(b"?").expect("sent");
-        match socket.recv(&mut [0; 8]) {
-            Ok(_) => return true,
-            Err(_) if began.elapsed() >= patience => return false,
-            Err(_) => {}
-        }
-    }
+        socket.recv(&mut [0; 8]).is_ok()
+    })
 }
 
 fn ends() -> Vec<(End, End)> {

@@ -1,0 +1,435 @@
+//! A [`Plan`] carried out on this machine, and the way back.
+//!
+//! Before anything is changed, what undoes it is on the disk (`undo.jsonl`, one line a step). Steps that
+//! can lock the admin out are undone by a process of its own unless they are confirmed in time; it
+//! lives on when this one, or the admin's ssh session, does not.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::journal;
+use crate::setup::{Action, Filter, Plan, files};
+
+pub mod look;
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A file.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A program.
+    #[error("`{command}` failed: {said}")]
+    Command {
+        /// What was run.
+        command: String,
+        /// Its last words.
+        said: String,
+    },
+    /// An earlier change still waits.
+    #[error(
+        "an earlier change waits to be confirmed or undone; `rekindle master confirm` keeps it, `rekindle master rollback` undoes it"
+    )]
+    Pending,
+    /// The record of what was done cannot be read.
+    #[error(
+        "{path} is damaged on line {line}; what was done before it can still be undone by hand from there"
+    )]
+    Damaged {
+        /// The record.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+    },
+}
+
+/// What undoes a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "kebab-case")]
+enum Undo {
+    /// A file as it was; removed when it was not there.
+    File { path: PathBuf, before: Option<Kept> },
+    /// A setting as it was.
+    Sysctl { name: String, before: u64 },
+    /// An address that was not there.
+    Address { link: String, address: String, was_up: bool },
+    /// Rules as they were, in the words of their own program; none: our table is removed.
+    Rules { program: String, before: Option<String> },
+    /// A unit that did not run, or was not switched on.
+    Service { unit: String, was_enabled: bool, was_active: bool },
+}
+
+/// A file as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    text: Vec<u8>,
+}
+
+/// Where the record lies.
+#[derive(Debug)]
+pub struct Record {
+    dir: PathBuf,
+}
+
+/// The waiting of a change for its confirmation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Tells this change from a later one.
+    pub id: u64,
+    /// Lines of the record that were there before.
+    lines: usize,
+}
+
+impl Record {
+    /// In `STATE/master`, which only root reads: it holds old texts of private files.
+    pub fn open(state: &Path) -> Result<Self, ApplyError> {
+        let dir = state.join("master");
+        for dir in [state, &dir] {
+            journal::private_dir(dir).map_err(|source| io_error(dir, source))?;
+        }
+        Ok(Self { dir })
+    }
+
+    fn undo_file(&self) -> PathBuf {
+        self.dir.join("undo.jsonl")
+    }
+
+    fn pending_file(&self) -> PathBuf {
+        self.dir.join("pending.json")
+    }
+
+    /// The change that waits, when there is one.
+    pub fn pending(&self) -> Result<Option<Pending>, ApplyError> {
+        let path = self.pending_file();
+        match std::fs::read(&path) {
+            Ok(text) => {
+                let pending = serde_json::from_slice(&text);
+                pending.map(Some).map_err(|error| io_error(&path, error.into()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(io_error(&path, source)),
+        }
+    }
+
+    fn entries(&self) -> Result<Vec<Undo>, ApplyError> {
+        let path = self.undo_file();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(source) => return Err(io_error(&path, source)),
+        };
+        // A last line without its end was being written when the power failed: its step was not begun.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let parse = |(index, line): (usize, &str)| {
+            let damaged = |_| ApplyError::Damaged { path: path.clone(), line: index + 1 };
+            serde_json::from_str(line).map_err(damaged)
+        };
+        whole.lines().enumerate().map(parse).collect()
+    }
+
+    fn keep(&self, entries: &[Undo]) -> Result<(), ApplyError> {
+        let path = self.undo_file();
+        let mut text = String::new();
+        for entry in entries {
+            text.push_str(
+                &serde_json::to_string(entry).map_err(|error| io_error(&path, error.into()))?,
+            );
+            text.push('\n');
+        }
+        put(&path, text.as_bytes(), 0o600, None)
+    }
+
+    fn add(&self, undo: &Undo) -> Result<(), ApplyError> {
+        let mut entries = self.entries()?;
+        entries.push(undo.clone());
+        self.keep(&entries)
+    }
+
+    /// Says that a change begins; from now on it is undone unless it is confirmed.
+    pub fn begin(&self, id: u64) -> Result<Pending, ApplyError> {
+        if self.pending()?.is_some() {
+            return Err(ApplyError::Pending);
+        }
+        let pending = Pending { id, lines: self.entries()?.len() };
+        let path = self.pending_file();
+        let text = serde_json::to_vec(&pending).map_err(|error| io_error(&path, error.into()))?;
+        put(&path, &text, 0o600, None)?;
+        Ok(pending)
+    }
+
+    /// Keeps what was done. `false` when nothing waits.
+    pub fn confirm(&self) -> Result<bool, ApplyError> {
+        let path = self.pending_file();
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(io_error(&path, source)),
+        }
+    }
+
+    /// Undoes the change that waits, or that one only when `id` is given. `false` when it does not wait.
+    pub fn roll_back(&self, id: Option<u64>) -> Result<bool, ApplyError> {
+        let Some(pending) = self.pending()?.filter(|pending| id.is_none_or(|id| id == pending.id))
+        else {
+            return Ok(false);
+        };
+        self.undo_from(pending.lines)?;
+        self.confirm()
+    }
+
+    /// Undoes everything that was ever done.
+    pub fn revert(&self) -> Result<usize, ApplyError> {
+        let count = self.entries()?.len();
+        self.undo_from(0)?;
+        self.confirm()?;
+        Ok(count)
+    }
+
+    /// Last first; each line goes when it is done, so that a second try goes on there.
+    fn undo_from(&self, first: usize) -> Result<(), ApplyError> {
+        let mut entries = self.entries()?;
+        while entries.len() > first {
+            if let Some(last) = entries.last() {
+                undo(last)?;
+            }
+            entries.pop();
+            self.keep(&entries)?;
+        }
+        Ok(())
+    }
+}
+
+/// Carries out a plan, step by step; `told` hears of each before it is done.
+pub fn carry_out(
+    record: &Record,
+    plan: &Plan,
+    mut told: impl FnMut(usize),
+) -> Result<(), ApplyError> {
+    for (index, step) in plan.steps.iter().enumerate() {
+        told(index);
+        if let Some(undo) = before(&step.action)? {
+            record.add(&undo)?;
+        }
+        act(&step.action)?;
+    }
+    Ok(())
+}
+
+/// What will undo an action, from how things are now.
+fn before(action: &Action) -> Result<Option<Undo>, ApplyError> {
+    Ok(Some(match action {
+        Action::Write { path, .. } => {
+            let path = PathBuf::from(path);
+            Undo::File { before: kept(&path)?, path }
+        }
+        Action::Sysctl { name, before, .. } => match before {
+            Some(before) => Undo::Sysctl { name: (*name).to_owned(), before: *before },
+            None => return Ok(None),
+        },
+        Action::Address { link, address, prefix } => Undo::Address {
+            link: link.to_string(),
+            address: format!("{address}/{prefix}"),
+            was_up: look::is_up(link),
+        },
+        Action::LoadRules(Filter::Nft) => Undo::Rules {
+            program: "nft".to_owned(),
+            before: output("nft", &["list", "table", "inet", "rekindle"]),
+        },
+        Action::LoadRules(Filter::Iptables) => {
+            let saved = |program: &str| output(program, &[]).unwrap_or_default();
+            let both = format!("{}{SPLIT}{}", saved("iptables-save"), saved("ip6tables-save"));
+            Undo::Rules { program: "iptables".to_owned(), before: Some(both) }
+        }
+        Action::Service { unit, .. } => Undo::Service {
+            unit: (*unit).to_owned(),
+            was_enabled: output("systemctl", &["is-enabled", unit]).is_some(),
+            was_active: output("systemctl", &["is-active", unit]).is_some(),
+        },
+    }))
+}
+
+/// Between the rules of both families in one undo line.
+const SPLIT: &str = "\n#### ip6tables\n";
+
+fn kept(path: &Path) -> Result<Option<Kept>, ApplyError> {
+    let read = || -> io::Result<Kept> {
+        let about = std::fs::metadata(path)?;
+        let (mode, uid, gid) = (about.mode() & 0o7777, about.uid(), about.gid());
+        Ok(Kept { mode, uid, gid, text: std::fs::read(path)? })
+    };
+    match read() {
+        Ok(kept) => Ok(Some(kept)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io_error(path, source)),
+    }
+}
+
+fn act(action: &Action) -> Result<(), ApplyError> {
+    match action {
+        Action::Write { path, after, .. } => {
+            let path = Path::new(path);
+            let owner = std::fs::metadata(path).ok().map(|about| (about.uid(), about.gid()));
+            put(path, after.text.as_bytes(), after.mode, owner)
+        }
+        Action::Sysctl { name, after, .. } => sysctl(name, *after),
+        Action::Address { link, address, prefix } => {
+            run("ip", &["addr", "replace", &format!("{address}/{prefix}"), "dev", link.as_str()])?;
+            run("ip", &["link", "set", "dev", link.as_str(), "up"])
+        }
+        Action::LoadRules(Filter::Nft) => run("nft", &["-f", files::NFT]),
+        Action::LoadRules(Filter::Iptables) => {
+            run("iptables-restore", &[files::IPTABLES])?;
+            run("ip6tables-restore", &[files::IP6TABLES])
+        }
+        Action::Service { unit, enable } => {
+            if !look::has_systemd() {
+                return Ok(());
+            }
+            run("systemctl", &["daemon-reload"])?;
+            if *enable {
+                run("systemctl", &["enable", unit])?;
+            }
+            run("systemctl", &["reload-or-restart", unit])
+        }
+    }
+}
+
+fn undo(entry: &Undo) -> Result<(), ApplyError> {
+    match entry {
+        Undo::File { path, before: Some(Kept { mode, uid, gid, text }) } => {
+            put(path, text, *mode, Some((*uid, *gid)))
+        }
+        Undo::File { path, before: None } => match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path, error)),
+            Ok(()) | Err(_) => Ok(()),
+        },
+        Undo::Sysctl { name, before } => sysctl(name, *before),
+        Undo::Address { link, address, was_up } => {
+            // Somebody may have removed it meanwhile.
+            output("ip", &["addr", "del", address, "dev", link]);
+            if *was_up { Ok(()) } else { run("ip", &["link", "set", "dev", link, "down"]) }
+        }
+        Undo::Rules { program, before } if program == "nft" => {
+            output("nft", &["delete", "table", "inet", "rekindle"]);
+            before.as_ref().map_or(Ok(()), |rules| feed("nft", &["-f", "-"], rules))
+        }
+        Undo::Rules { before, .. } => {
+            let both = before.as_deref().unwrap_or_default();
+            let (v4, v6) = both.split_once(SPLIT).unwrap_or((both, ""));
+            feed("iptables-restore", &[], v4)?;
+            feed("ip6tables-restore", &[], v6)
+        }
+        Undo::Service { unit, was_enabled, was_active } => {
+            if !look::has_systemd() {
+                return Ok(());
+            }
+            // What cannot be stopped is not worth a half undone master.
+            if !was_enabled {
+                output("systemctl", &["disable", unit]);
+            }
+            if !was_active {
+                output("systemctl", &["stop", unit]);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn sysctl(name: &str, value: u64) -> Result<(), ApplyError> {
+    let path = look::sysctl_path(name);
+    std::fs::write(&path, format!("{value}\n")).map_err(|source| io_error(&path, source))
+}
+
+/// Writes a file whole or not at all.
+fn put(path: &Path, text: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<(), ApplyError> {
+    let write = || -> io::Result<()> {
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(dir)?;
+        let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
+        fresh.write_all(text)?;
+        fresh.as_file().set_permissions(PermissionsExt::from_mode(mode))?;
+        if let Some((uid, gid)) = owner {
+            fchown(fresh.as_file(), Some(uid), Some(gid))?;
+        }
+        fresh.as_file().sync_all()?;
+        fresh.persist(path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|source| io_error(path, source))
+}
+
+/// Starts the process that undoes the change `id` after so many seconds unless it was confirmed. It has
+/// a session of its own: neither the end of ours nor of the admin's ends it.
+pub fn guard(
+    exe: &Path,
+    config: &Path,
+    state: &Path,
+    id: u64,
+    seconds: u64,
+) -> Result<(), ApplyError> {
+    let (id, seconds) = (id.to_string(), seconds.to_string());
+    let log_file = state.join("master/rollback.log");
+    let log = OpenOptions::new().create(true).append(true).open(&log_file);
+    let log = log.map_err(|source| io_error(&log_file, source))?;
+    // systemd would end what an ssh session left, where it was told to.
+    let unit = format!("--unit=rekindle-rollback-{id}");
+    let before: &[&str] = if look::has_systemd() {
+        &["systemd-run", "--quiet", "--collect", &unit]
+    } else {
+        &["setsid"]
+    };
+    let (program, words) = before.split_first().unwrap_or((&"setsid", &[]));
+    let mut guard = Command::new(program);
+    guard.args(words).arg(exe).arg("--config").arg(config).arg("--state").arg(state);
+    guard.args(["master", "rollback", "--id", &id, "--after", &seconds]);
+    guard.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    guard.spawn().map(drop).map_err(|source| io_error(Path::new(program), source))
+}
+
+/// Runs a program; its last words when it fails.
+fn run(program: &str, words: &[&str]) -> Result<(), ApplyError> {
+    feed(program, words, "")
+}
+
+fn feed(program: &str, words: &[&str], input: &str) -> Result<(), ApplyError> {
+    let failed = |said: String| ApplyError::Command {
+        command: format!("{program} {}", words.join(" ")),
+        said,
+    };
+    let mut command = Command::new(program);
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(input.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    }
+    let done = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    Err(failed(last.trim().to_owned()))
+}
+
+/// What a program prints; `None` when it fails or is not there.
+fn output(program: &str, words: &[&str]) -> Option<String> {
+    let done = Command::new(program).args(words).stdin(Stdio::null()).output().ok()?;
+    done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+fn io_error(path: &Path, source: io::Error) -> ApplyError {
+    ApplyError::Io { path: path.to_owned(), source }
+}

@@ -1,0 +1,134 @@
+//! This machine as a plan sees it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{ApplyError, io_error, output};
+use crate::cluster::Network;
+use crate::host;
+use crate::name::IfName;
+use crate::setup::{Area, Facts, Filter, Found, Link, SYSCTLS, Wiring, files};
+
+/// Looks at everything that a plan needs; changes nothing.
+pub fn facts(network: &Network) -> Result<Facts, ApplyError> {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let wiring = wiring(&release);
+    let filter = if wiring == Wiring::Ifcfg { Filter::Iptables } else { Filter::Nft };
+    let mut found = BTreeMap::new();
+    for path in files::paths(network) {
+        if let Some(file) = file(Path::new(&path))? {
+            found.insert(path, file);
+        }
+    }
+    let setting = |name: &&str| {
+        let text = std::fs::read_to_string(sysctl_path(name)).ok()?;
+        Some(((*name).to_owned(), text.trim().parse().ok()?))
+    };
+    let tables = output("nft", &["list", "tables"]).unwrap_or_default();
+    let other = |line: &str| {
+        let table = line.strip_prefix("table ")?.trim();
+        (table != "inet rekindle").then(|| table.to_owned())
+    };
+    Ok(Facts {
+        links: links()?,
+        sysctls: SYSCTLS.iter().filter_map(setting).collect(),
+        rules_loaded: match filter {
+            Filter::Nft => output("nft", &["list", "table", "inet", "rekindle"]).is_some(),
+            Filter::Iptables => output("iptables", &["-S", "LAN"]).is_some(),
+        },
+        other_filters: ["firewalld", "ufw"]
+            .into_iter()
+            .filter(|it| is_active(it))
+            .map(str::to_owned)
+            .collect(),
+        other_tables: tables.lines().filter_map(other).collect(),
+        missing: missing(filter, &release),
+        files: found,
+        wiring,
+        filter,
+    })
+}
+
+/// Where the kernel keeps a setting.
+pub(super) fn sysctl_path(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name.replace('.', "/"))
+}
+
+/// Whether systemd runs this machine.
+pub(super) fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
+/// Whether an interface is switched on.
+pub(super) fn is_up(link: &IfName) -> bool {
+    host::interfaces().is_ok_and(|all| all.iter().any(|one| one.name == *link && one.is_up))
+}
+
+fn file(path: &Path) -> Result<Option<Found>, ApplyError> {
+    let read = || -> io::Result<Found> {
+        let mode = std::fs::metadata(path)?.mode() & 0o7777;
+        Ok(Found { mode, text: std::fs::read_to_string(path)? })
+    };
+    match read() {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io_error(path, source)),
+    }
+}
+
+fn links() -> Result<Vec<Link>, ApplyError> {
+    let all = host::interfaces().map_err(|source| io_error(Path::new("/proc/net"), source))?;
+    let link = |one: host::Interface| Link {
+        name: one.name,
+        addresses: one.addresses,
+        is_up: one.is_up,
+        has_default_route: one.has_default_route,
+    };
+    Ok(all.into_iter().map(link).collect())
+}
+
+/// Who configures the interfaces, by the release and by what runs.
+fn wiring(os_release: &str) -> Wiring {
+    let value = |key: &str| {
+        let line = os_release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    let like = format!("{} {}", value("ID"), value("ID_LIKE"));
+    let is_el = ["rhel", "centos", "fedora"]
+        .iter()
+        .any(|id| like.split_whitespace().any(|word| word == *id));
+    if is_el {
+        let version = value("VERSION_ID");
+        return if version.starts_with('7') { Wiring::Ifcfg } else { Wiring::NetworkManager };
+    }
+    if is_active("NetworkManager") {
+        Wiring::NetworkManager
+    } else if is_active("systemd-networkd") || !Path::new("/etc/network/interfaces").exists() {
+        Wiring::Networkd
+    } else {
+        Wiring::Ifupdown
+    }
+}
+
+fn is_active(unit: &str) -> bool {
+    has_systemd() && output("systemctl", &["is-active", unit]).is_some()
+}
+
+/// Packages of programs that an area needs.
+fn missing(filter: Filter, os_release: &str) -> BTreeMap<Area, Vec<String>> {
+    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let is_there =
+        |program: &str| folders.iter().any(|folder| Path::new(folder).join(program).exists());
+    let is_debian = os_release.lines().any(|line| line == "ID=debian" || line == "ID_LIKE=debian");
+    let rules = match filter {
+        Filter::Nft => ("nft", "nftables"),
+        Filter::Iptables => ("iptables-restore", "iptables-services"),
+    };
+    let ban = ("fail2ban-server", if is_debian { "fail2ban" } else { "fail2ban-server" });
+    let needed =
+        [(Area::Firewall, rules), (Area::Time, ("chronyd", "chrony")), (Area::Fail2ban, ban)];
+    let needed = needed.into_iter().filter(|(_, (program, _))| !is_there(program));
+    needed.map(|(area, (_, package))| (area, vec![package.to_owned()])).collect()
+}

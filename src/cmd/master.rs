@@ -1,0 +1,295 @@
+//! `rekindle master`: the machine itself, planned, applied, confirmed or undone.
+
+use std::io::{BufRead, IsTerminal};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+use similar::TextDiff;
+
+use super::{Files, Wrong, out};
+use crate::apply::{self, Record, look};
+use crate::journal;
+use crate::setup::{self, Action, Area, Found, Plan, Step};
+use crate::trust::store;
+
+/// How long a change waits for its confirmation, in seconds.
+const CONFIRM_SECONDS: u64 = 60;
+
+/// Set up this machine as the master
+#[derive(Debug, Subcommand)]
+pub(super) enum Master {
+    /// Show every byte that `apply` would change, and why; exit code 1 when something would
+    Plan(PlanArgs),
+    /// Do what `plan` shows; what could lock you out is undone unless you confirm it in time
+    Apply(ApplyArgs),
+    /// Keep the last change
+    Confirm,
+    /// Undo the last change, unless it was confirmed
+    Rollback(Rollback),
+    /// Undo all that `apply` ever did
+    Revert,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_name = "AREA,…")]
+    only: Vec<Word>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_name = "AREA,…")]
+    only: Vec<Word>,
+    /// Do it without asking first
+    #[arg(long)]
+    yes: bool,
+    /// Seconds until a change that is not confirmed is undone
+    #[arg(long, default_value_t = CONFIRM_SECONDS, value_parser = clap::value_parser!(u64).range(5..=3600))]
+    within: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rollback {
+    /// Only this change
+    #[arg(long, hide = true)]
+    id: Option<u64>,
+    /// Wait so many seconds first
+    #[arg(long, hide = true)]
+    after: Option<u64>,
+}
+
+/// An [`Area`] on the command line.
+#[derive(Debug, Clone, Copy)]
+struct Word(Area);
+
+impl ValueEnum for Word {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [Word; 7] = [
+            Word(Area::Network),
+            Word(Area::Firewall),
+            Word(Area::Nat),
+            Word(Area::Names),
+            Word(Area::Ssh),
+            Word(Area::Time),
+            Word(Area::Fail2ban),
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.0.word()))
+    }
+}
+
+impl Master {
+    pub(super) fn run(self, files: &Files) -> anyhow::Result<()> {
+        match self {
+            Self::Plan(args) => args.run(files),
+            Self::Apply(args) => args.run(files),
+            Self::Confirm => {
+                let kept = Record::open(&files.state)?.confirm()?;
+                out::text(if kept { "kept" } else { "nothing waits to be confirmed" })
+            }
+            Self::Rollback(args) => args.run(files),
+            Self::Revert => {
+                let count = Record::open(&files.state)?.revert()?;
+                out::text(&format!(
+                    "{count} changes undone; this machine is as it was before the first apply"
+                ))
+            }
+        }
+    }
+}
+
+fn plan(files: &Files, only: &[Word]) -> anyhow::Result<Plan> {
+    let cluster = files.cluster()?;
+    let keys = store::load_or_create(&files.state)?;
+    let facts = look::facts(cluster.network())?;
+    let areas: Vec<_> =
+        if only.is_empty() { Area::ALL.into() } else { only.iter().map(|word| word.0).collect() };
+    setup::plan(&cluster, &keys.public().host_ca, &facts, &areas).map_err(|refusals| {
+        let lines: Vec<_> = refusals.iter().map(ToString::to_string).collect();
+        Wrong(lines.join("\n")).into()
+    })
+}
+
+impl PlanArgs {
+    fn run(self, files: &Files) -> anyhow::Result<()> {
+        let plan = plan(files, &self.only)?;
+        if self.json {
+            let steps: Vec<_> = plan.steps.iter().map(as_json).collect();
+            out::json(&json!({ "steps": steps, "left_alone": plan.left_alone }))?;
+        } else {
+            show(&plan)?;
+        }
+        if plan.steps.is_empty() {
+            return Ok(());
+        }
+        Err(Wrong(format!(
+            "{} steps would be done; `rekindle master apply` does them",
+            plan.steps.len()
+        ))
+        .into())
+    }
+}
+
+impl ApplyArgs {
+    fn run(self, files: &Files) -> anyhow::Result<()> {
+        let record = Record::open(&files.state)?;
+        if record.pending()?.is_some() {
+            return Err(apply::ApplyError::Pending.into());
+        }
+        let plan = plan(files, &self.only)?;
+        show(&plan)?;
+        if plan.steps.is_empty() {
+            return Ok(());
+        }
+        if !self.yes {
+            if !std::io::stdin().is_terminal() {
+                return Err(Wrong(
+                    "nothing was done; add --yes to do it without a question".to_owned(),
+                )
+                .into());
+            }
+            out::note("do this? [y/N]");
+            if !answered_yes()? {
+                return Err(Wrong("nothing was done".to_owned()).into());
+            }
+        }
+        let is_risky = plan.steps.iter().any(|step| step.area.is_risky());
+        let id = journal::now_ms();
+        record.begin(id)?;
+        if is_risky {
+            let exe = std::env::current_exe().context("find this program")?;
+            let guarded = apply::guard(&exe, &files.config, &files.state, id, self.within);
+            if let Err(error) = guarded {
+                record.confirm()?;
+                return Err(error.into());
+            }
+        }
+        let total = plan.steps.len();
+        let told = |index: usize| {
+            if let Some(step) = plan.steps.get(index) {
+                out::note(&format!("{}/{total} {}: {}", index + 1, step.area, words(&step.action)));
+            }
+        };
+        if let Err(error) = apply::carry_out(&record, &plan, told) {
+            out::note("undoing what was done");
+            record.roll_back(Some(id))?;
+            return Err(anyhow::Error::new(error).context("nothing was kept"));
+        }
+        if !is_risky {
+            record.confirm()?;
+            return out::text(&format!("{total} steps done"));
+        }
+        self.confirmed(&record, total)
+    }
+
+    /// Asks a person who is there; tells a script what to do.
+    fn confirmed(&self, record: &Record, total: usize) -> anyhow::Result<()> {
+        let within = self.within;
+        out::text(&format!(
+            "{total} steps done; undone in {within} s unless you say: rekindle master confirm"
+        ))?;
+        if self.yes || !std::io::stdin().is_terminal() {
+            return Ok(());
+        }
+        out::note("open a second ssh session to see that you still get in. Keep it? [y/N]");
+        if answered_yes()? {
+            let kept = record.confirm()?;
+            return out::text(if kept { "kept" } else { "too late: it was undone already" });
+        }
+        record.roll_back(None)?;
+        out::text("undone")
+    }
+}
+
+impl Rollback {
+    fn run(self, files: &Files) -> anyhow::Result<()> {
+        if let Some(seconds) = self.after {
+            wait(Duration::from_secs(seconds));
+        }
+        let undone = Record::open(&files.state)?.roll_back(self.id)?;
+        out::text(if undone { "undone" } else { "nothing waits to be confirmed" })
+    }
+}
+
+/// Waits so long, whoever wakes us.
+fn wait(time: Duration) {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    // Nothing is ever sent: only time ends it.
+    receiver.recv_timeout(time).unwrap_or_default();
+    drop(sender);
+}
+
+fn answered_yes() -> anyhow::Result<bool> {
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn show(plan: &Plan) -> anyhow::Result<()> {
+    for step in &plan.steps {
+        out::text(&format!("{} {}: {} ({})", step.id, step.area, words(&step.action), step.why))?;
+        if let Action::Write { path, before, after } = &step.action {
+            out::text(&diff(path, before.as_ref(), after))?;
+        }
+    }
+    for line in &plan.left_alone {
+        out::note(&format!("left alone: {line}"));
+    }
+    if plan.steps.is_empty() { out::text("nothing to do") } else { Ok(()) }
+}
+
+fn words(action: &Action) -> String {
+    match action {
+        Action::Write { path, before: None, .. } => format!("write {path}"),
+        Action::Write { path, .. } => format!("change {path}"),
+        Action::Sysctl { name, before, after } => {
+            let before = before.map_or_else(|| "unknown".to_owned(), |value| value.to_string());
+            format!("{name} {before} -> {after}")
+        }
+        Action::Address { link, address, prefix } => {
+            format!("{link} gets {address}/{prefix} and is up")
+        }
+        Action::LoadRules(_) => "load the rules".to_owned(),
+        Action::Service { unit, .. } => format!("start {unit}, now and at boot"),
+    }
+}
+
+fn diff(path: &str, before: Option<&Found>, after: &Found) -> String {
+    let old = before.map_or("", |found| found.text.as_str());
+    let mut text = TextDiff::from_lines(old, &after.text)
+        .unified_diff()
+        .context_radius(2)
+        .header(path, &format!("{path} (new)"))
+        .to_string();
+    if let Some(found) = before.filter(|found| found.mode != after.mode) {
+        text.push_str(&format!("{path}: mode {:o} -> {:o}\n", found.mode, after.mode));
+    }
+    text
+}
+
+fn as_json(step: &Step) -> serde_json::Value {
+    let file = match &step.action {
+        Action::Write { path, before, after } => json!({
+            "path": path, "mode": format!("{:o}", after.mode), "after": after.text,
+            "before": before.as_ref().map(|found| &found.text),
+        }),
+        Action::Sysctl { .. }
+        | Action::Address { .. }
+        | Action::LoadRules(_)
+        | Action::Service { .. } => serde_json::Value::Null,
+    };
+    json!({
+        "area": step.area.word(), "id": step.id, "why": step.why, "what": words(&step.action),
+        "file": file,
+    })
+}
