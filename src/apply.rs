@@ -350,6 +350,10 @@ fn undo(entry: &Undo) -> Result<(), ApplyError> {
 
 fn sysctl(name: &str, value: u64) -> Result<(), ApplyError> {
     let path = look::sysctl_path(name);
+    if !path.exists() {
+        // Its settings are unknown before the module is loaded.
+        output("modprobe", &["-q", "nf_conntrack"]);
+    }
     std::fs::write(&path, format!("{value}\n")).map_err(|source| io_error(&path, source))
 }
 

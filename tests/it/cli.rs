@@ -3,6 +3,7 @@
 
 mod add;
 mod check;
+mod explain;
 mod import;
 mod journal;
 mod render;

@@ -6,6 +6,7 @@ mod hardship;
 mod http;
 mod install;
 mod serving;
+mod setup;
 mod start;
 mod tftp;
 mod uplink;

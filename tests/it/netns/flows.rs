@@ -100,7 +100,7 @@ fn answer<'s>(
         let any = |port| (Ipv4Addr::UNSPECIFIED, port);
         match traffic {
             Traffic::Tcp(port) => {
-                listeners.push(namespace.enter(|| TcpListener::bind(any(port)).expect("listen")))
+                listeners.push(namespace.enter(|| TcpListener::bind(any(port)).expect("listen")));
             }
             Traffic::Udp(_, port) => {
                 let socket = namespace.enter(|| UdpSocket::bind(any(port)).expect("bind"));
@@ -108,9 +108,8 @@ fn answer<'s>(
                 scope.spawn(move || {
                     let mut buffer = [0; 64];
                     while !stop.load(Ordering::Relaxed) {
-                        if let Ok((len, from)) = socket.recv_from(&mut buffer) {
-                            socket.send_to(&buffer[..len], from).map(drop).unwrap_or_default();
-                        }
+                        let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+                        socket.send_to(&buffer[..len], from).map(drop).unwrap_or_default();
                     }
                 });
             }

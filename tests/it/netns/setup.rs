@@ -1,0 +1,169 @@
+//! `rekindle master` on a machine of its own: its network is a namespace, its `/etc` a copy.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::lab::process::{Done, Process, run};
+use crate::lab::{Lab, MASTER, lab};
+
+const AREAS: &str = "network,firewall,nat,names,ssh";
+
+/// A master that nobody has set up.
+struct Fresh(Lab);
+
+impl Fresh {
+    fn new(lab: Lab) -> Self {
+        run(Command::new("cp").arg("-a").arg("/etc").arg(lab.path("etc"))).ok();
+        // As Debian's installer leaves it, whatever this machine is.
+        let network = lab.path("etc/network");
+        std::fs::create_dir_all(network.join("interfaces.d")).expect("folder");
+        let text = "source /etc/network/interfaces.d/*\nauto lo\niface lo inet loopback\n";
+        std::fs::write(network.join("interfaces"), text).expect("interfaces");
+        let release = lab.path("etc/os-release");
+        std::fs::remove_file(&release).unwrap_or_default();
+        std::fs::write(release, "ID=debian\nVERSION_ID=\"12\"\n").expect("os-release");
+        lab.master.ip(&format!("addr del {MASTER}/24 dev eth1"));
+        lab.master.ip("link set dev eth1 down");
+        Self(lab)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mount = format!("mount --bind {} /etc && exec \"$@\"", self.0.path("etc").display());
+        self.0.command_by("sh", &["-c", &mount, "sh"], &[&["master"], words].concat())
+    }
+
+    fn run(&self, words: &[&str]) -> Done {
+        run(&mut self.command(words))
+    }
+
+    /// Everything that a plan may touch: files with owner and mode, addresses, rules, settings.
+    fn state(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        collect(&self.0.path("etc"), &mut found);
+        let mut ask = |program: &str, words: &[&str]| {
+            let done = run(self.0.master.command(program).args(words));
+            found.insert(format!("{program} {words:?}"), done.out);
+        };
+        ask("ip", &["-o", "addr", "show", "dev", "eth1", "scope", "global"]);
+        ask("nft", &["list", "tables"]);
+        ask(
+            "sysctl",
+            &["net.ipv4.ip_forward", "net.netfilter.nf_conntrack_tcp_timeout_established"],
+        );
+        found
+    }
+
+    fn has_rules(&self) -> bool {
+        run(self.0.master.command("nft").args(["list", "table", "inet", "rekindle"])).code
+            == Some(0)
+    }
+
+    /// Waits for the process that undoes what nobody confirmed.
+    fn wait_until_undone(&self) {
+        let rollback = self.0.path("state/master/pending.json");
+        let gone = format!("while [ -e {} ]; do sleep 0.1; done", rollback.display());
+        Process::start(Command::new("sh").args(["-c", &gone])).wait();
+    }
+}
+
+fn collect(dir: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in std::fs::read_dir(dir).expect("folder") {
+        let path: PathBuf = entry.expect("entry").path();
+        let about = path.symlink_metadata().expect("metadata");
+        if about.is_dir() {
+            collect(&path, found);
+        } else if about.is_file() {
+            let key =
+                format!("{} {:o} {} {}", path.display(), about.mode(), about.uid(), about.gid());
+            found.insert(key, std::fs::read(&path).expect("file"));
+        }
+    }
+}
+
+#[test]
+fn a_master_is_planned_applied_confirmed_and_reverted() {
+    let fresh = Fresh::new(lab!());
+    let before = fresh.state();
+    let planned = fresh.run(&["plan", "--only", AREAS]);
+    assert_eq!(planned.code, Some(1), "{}", planned.err);
+    let text = planned.text();
+    for wanted in [
+        "S1 network: write /etc/network/interfaces.d/rekindle-eth1",
+        "S1 network: eth1 gets 192.168.10.1/24 and is up",
+        "+  address 192.168.10.1/24",
+        "S3 firewall: write /etc/rekindle/firewall.nft",
+        "S3 firewall: load the rules",
+        "+192.168.10.10 worker1.cluster.lan worker1",
+    ] {
+        assert!(text.contains(wanted), "no {wanted} in {text}");
+    }
+    assert_eq!(fresh.state(), before, "a plan changes nothing");
+
+    let applied = fresh.run(&["apply", "--yes", "--only", AREAS]);
+    assert_eq!(applied.code, Some(0), "{}", applied.err);
+    assert!(applied.text().contains("undone in 60 s unless you say: rekindle master confirm"));
+    assert!(fresh.has_rules());
+    let twice = fresh.run(&["apply", "--yes", "--only", AREAS]);
+    assert_eq!(twice.code, Some(2));
+    assert!(twice.err.contains("an earlier change waits"), "{}", twice.err);
+    assert_eq!(fresh.run(&["confirm"]).text(), "kept\n");
+    let again = fresh.run(&["plan", "--only", AREAS]);
+    assert_eq!((again.code, again.text().as_str()), (Some(0), "nothing to do\n"), "{}", again.err);
+    // What it set up is what `serve` wants to find.
+    let server = fresh.0.serve();
+    drop(server);
+
+    let reverted = fresh.run(&["revert"]);
+    assert_eq!(reverted.code, Some(0), "{}", reverted.err);
+    assert_eq!(differs(&fresh.state(), &before), Vec::<String>::new());
+}
+
+#[test]
+fn what_nobody_confirms_is_undone() {
+    let fresh = Fresh::new(lab!());
+    let before = fresh.state();
+    let applied = fresh.run(&["apply", "--yes", "--within", "5", "--only", AREAS]);
+    assert_eq!(applied.code, Some(0), "{}", applied.err);
+    fresh.wait_until_undone();
+    assert_eq!(differs(&fresh.state(), &before), Vec::<String>::new());
+    assert_eq!(fresh.run(&["confirm"]).text(), "nothing waits to be confirmed\n");
+}
+
+#[test]
+fn a_crash_in_the_middle_is_undone_too() {
+    let fresh = Fresh::new(lab!());
+    let before = fresh.state();
+    let words = ["apply", "--yes", "--within", "5", "--only", AREAS];
+    let apply = Process::start(&mut fresh.command(&words));
+    apply.wait_for("firewall: load the rules");
+    apply.signal("KILL");
+    fresh.wait_until_undone();
+    assert_eq!(differs(&fresh.state(), &before), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_cannot_be_written_undoes_the_rest_at_once() {
+    let fresh = Fresh::new(lab!());
+    // A folder that leads nowhere: the fourth file cannot be made.
+    symlink("/nowhere", fresh.0.path("etc/modules-load.d.new")).expect("link");
+    std::fs::remove_dir_all(fresh.0.path("etc/modules-load.d")).unwrap_or_default();
+    std::fs::rename(fresh.0.path("etc/modules-load.d.new"), fresh.0.path("etc/modules-load.d"))
+        .expect("link");
+    let before = fresh.state();
+    let applied = fresh.run(&["apply", "--yes", "--only", AREAS]);
+    assert_eq!(applied.code, Some(2), "{}", applied.text());
+    assert!(
+        applied.err.contains("nothing was kept: /etc/modules-load.d/rekindle.conf"),
+        "{}",
+        applied.err
+    );
+    assert_eq!(differs(&fresh.state(), &before), Vec::<String>::new());
+}
+
+/// What is not the same, by name.
+fn differs(now: &BTreeMap<String, Vec<u8>>, before: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
+    let names = now.keys().chain(before.keys());
+    names.filter(|name| now.get(*name) != before.get(*name)).cloned().collect()
+}
