@@ -9,8 +9,9 @@ use std::net::Ipv4Addr;
 use askama::Template;
 use ipnet::Ipv4Net;
 
-use crate::cluster::{Cluster, Scheduler, edit};
+use crate::cluster::{Cluster, Network, Scheduler, edit};
 use crate::escape::{HereLine, Unwritable};
+use crate::firewall::{self, text};
 use crate::media::{Release, Tree};
 use crate::name::{NodeName, OsName};
 use crate::trust::PublicKeys;
@@ -72,7 +73,6 @@ macro_rules! texts {
 }
 
 texts! {
-    Nftables "node/nftables.nft", Iptables4 "node/iptables.v4", Iptables6 "node/iptables.v6",
     Chrony "node/chrony.conf", Sshd "node/sshd.conf", SshdWhole "node/sshd-whole.conf",
     Ssh "node/ssh.conf", SshWhole "node/ssh-whole.conf", Mpi "node/mpi.conf", MpiPath "node/mpi.sh",
     Limits "node/limits.conf", UnitLimits "node/unit-limits.conf", Rsyslog "node/rsyslog.conf", TorqueMom "node/torque-mom.conf",
@@ -97,7 +97,7 @@ pub fn files(
     files.add("/etc/hosts", 0o644, hosts(cluster), None);
     files.add("/etc/yum.repos.d/rekindle.repo", 0o644, repo_file(cluster, os, tree), None);
     files.add("/root/.ssh/authorized_keys", 0o600, root_keys(cluster, keys)?, None);
-    firewall(&mut files, tree.release, words)?;
+    firewall(&mut files, tree.release, network);
     let chronyd = Some("systemctl try-restart chronyd");
     files.add("/etc/chrony.conf", 0o644, Chrony { cluster: words }.render()?, chronyd);
     ssh(&mut files, tree.release, words)?;
@@ -132,22 +132,21 @@ impl Files {
 }
 
 /// S6 in the release's own form.
-fn firewall(files: &mut Files, release: Release, cluster: &Words) -> Result<(), askama::Error> {
+fn firewall(files: &mut Files, release: Release, network: &Network) {
+    let rules = firewall::worker(network);
     match release {
         Release::El7 | Release::El8 => {
-            let (v4, v6) = (Iptables4 { cluster }.render()?, Iptables6 { cluster }.render()?);
+            let (v4, v6) = (text::iptables(&rules), text::ip6tables(&rules));
             let (load4, load6) =
                 (Some("systemctl restart iptables"), Some("systemctl restart ip6tables"));
             files.add("/etc/sysconfig/iptables", 0o600, v4, load4);
             files.add("/etc/sysconfig/ip6tables", 0o600, v6, load6);
         }
         Release::El9 | Release::El10 => {
-            let rules = Nftables { cluster }.render()?;
             let load = Some("nft -f /etc/sysconfig/nftables.conf");
-            files.add("/etc/sysconfig/nftables.conf", 0o600, rules, load);
+            files.add("/etc/sysconfig/nftables.conf", 0o600, text::nft(&rules), load);
         }
     }
-    Ok(())
 }
 
 /// S10: drop-ins where the release's ssh and sshd read them.
