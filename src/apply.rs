@@ -59,6 +59,8 @@ pub enum ApplyError {
 enum Undo {
     /// A file as it was; removed when it was not there.
     File { path: PathBuf, before: Option<Kept> },
+    /// A folder that was not there; it goes unless somebody else put something in.
+    Folder { path: PathBuf },
     /// A setting as it was.
     Sysctl { name: String, before: u64 },
     /// An address that was not there.
@@ -152,9 +154,9 @@ impl Record {
         put(&path, text.as_bytes(), 0o600, None)
     }
 
-    fn add(&self, undo: &Undo) -> Result<(), ApplyError> {
+    fn add(&self, undo: Vec<Undo>) -> Result<(), ApplyError> {
         let mut entries = self.entries()?;
-        entries.push(undo.clone());
+        entries.extend(undo);
         self.keep(&entries)
     }
 
@@ -220,24 +222,31 @@ pub fn carry_out(
 ) -> Result<(), ApplyError> {
     for (index, step) in plan.steps.iter().enumerate() {
         told(index);
-        if let Some(undo) = before(&step.action)? {
-            record.add(&undo)?;
-        }
+        record.add(before(&step.action)?)?;
         act(&step.action)?;
     }
     Ok(())
 }
 
 /// What will undo an action, from how things are now.
-fn before(action: &Action) -> Result<Option<Undo>, ApplyError> {
-    Ok(Some(match action {
+fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
+    Ok(vec![match action {
         Action::Write { path, .. } => {
             let path = PathBuf::from(path);
-            Undo::File { before: kept(&path)?, path }
+            let mut undo: Vec<_> = path
+                .ancestors()
+                .skip(1)
+                .take_while(|dir| !dir.exists())
+                .map(|dir| Undo::Folder { path: dir.to_owned() })
+                .collect();
+            // The outermost first, so that it goes last.
+            undo.reverse();
+            undo.push(Undo::File { before: kept(&path)?, path });
+            return Ok(undo);
         }
         Action::Sysctl { name, before, .. } => match before {
             Some(before) => Undo::Sysctl { name: (*name).to_owned(), before: *before },
-            None => return Ok(None),
+            None => return Ok(vec![]),
         },
         Action::Address { link, address, prefix } => Undo::Address {
             link: link.to_string(),
@@ -258,7 +267,7 @@ fn before(action: &Action) -> Result<Option<Undo>, ApplyError> {
             was_enabled: output("systemctl", &["is-enabled", unit]).is_some(),
             was_active: output("systemctl", &["is-active", unit]).is_some(),
         },
-    }))
+    }])
 }
 
 /// Between the rules of both families in one undo line.
@@ -316,6 +325,10 @@ fn undo(entry: &Undo) -> Result<(), ApplyError> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path, error)),
             Ok(()) | Err(_) => Ok(()),
         },
+        Undo::Folder { path } => {
+            std::fs::remove_dir(path).unwrap_or_default();
+            Ok(())
+        }
         Undo::Sysctl { name, before } => sysctl(name, *before),
         Undo::Address { link, address, was_up } => {
             // Somebody may have removed it meanwhile.

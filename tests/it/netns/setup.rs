@@ -18,7 +18,8 @@ impl Fresh {
         run(Command::new("cp").arg("-a").arg("/etc").arg(lab.path("etc"))).ok();
         // As Debian's installer leaves it, whatever this machine is.
         let network = lab.path("etc/network");
-        std::fs::create_dir_all(network.join("interfaces.d")).expect("folder");
+        std::fs::create_dir_all(&network).expect("folder");
+        std::fs::remove_dir_all(network.join("interfaces.d")).unwrap_or_default();
         let text = "source /etc/network/interfaces.d/*\nauto lo\niface lo inet loopback\n";
         std::fs::write(network.join("interfaces"), text).expect("interfaces");
         let release = lab.path("etc/os-release");
@@ -73,6 +74,7 @@ fn collect(dir: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
         let path: PathBuf = entry.expect("entry").path();
         let about = path.symlink_metadata().expect("metadata");
         if about.is_dir() {
+            found.insert(format!("{}/", path.display()), vec![]);
             collect(&path, found);
         } else if about.is_file() {
             let key =
