@@ -218,12 +218,13 @@ impl Record {
 pub fn carry_out(
     record: &Record,
     plan: &Plan,
+    munge_key: &[u8],
     mut told: impl FnMut(usize),
 ) -> Result<(), ApplyError> {
     for (index, step) in plan.steps.iter().enumerate() {
         told(index);
         record.add(before(&step.action)?)?;
-        act(&step.action)?;
+        act(&step.action, munge_key)?;
     }
     Ok(())
 }
@@ -262,6 +263,10 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
             let both = format!("{}{SPLIT}{}", saved("iptables-save"), saved("ip6tables-save"));
             Undo::Rules { program: "iptables".to_owned(), before: Some(both) }
         }
+        Action::MungeKey => {
+            let path = PathBuf::from(MUNGE_KEY);
+            Undo::File { before: kept(&path)?, path }
+        }
         Action::Service { unit, .. } => Undo::Service {
             unit: (*unit).to_owned(),
             was_enabled: output("systemctl", &["is-enabled", unit]).is_some(),
@@ -269,6 +274,9 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
         },
     }])
 }
+
+/// Where munge looks for its key.
+pub(crate) const MUNGE_KEY: &str = "/etc/munge/munge.key";
 
 /// Between the rules of both families in one undo line.
 const SPLIT: &str = "\n#### ip6tables\n";
@@ -286,7 +294,7 @@ fn kept(path: &Path) -> Result<Option<Kept>, ApplyError> {
     }
 }
 
-fn act(action: &Action) -> Result<(), ApplyError> {
+fn act(action: &Action, munge_key: &[u8]) -> Result<(), ApplyError> {
     match action {
         Action::Write { path, after, .. } => {
             let path = Path::new(path);
@@ -302,6 +310,11 @@ fn act(action: &Action) -> Result<(), ApplyError> {
         Action::LoadRules(Filter::Iptables) => {
             run("iptables-restore", &[files::IPTABLES])?;
             run("ip6tables-restore", &[files::IP6TABLES])
+        }
+        Action::MungeKey => {
+            let user = nix::unistd::User::from_name("munge").ok().flatten();
+            let owner = user.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+            put(Path::new(MUNGE_KEY), munge_key, 0o400, owner)
         }
         Action::Service { unit, enable } => {
             if !look::has_systemd() {

@@ -7,8 +7,9 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Scheduler};
 use crate::name::IfName;
+use crate::stage::State;
 
 pub mod files;
 
@@ -27,19 +28,22 @@ pub enum Area {
     Ssh,
     /// The nodes' clock.
     Time,
+    /// The batch system's server.
+    Scheduler,
     /// Who guesses passwords is locked out.
     Fail2ban,
 }
 
 impl Area {
     /// In the order they are carried out: rules come before forwarding.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Network,
         Self::Firewall,
         Self::Nat,
         Self::Names,
         Self::Ssh,
         Self::Time,
+        Self::Scheduler,
         Self::Fail2ban,
     ];
 
@@ -52,6 +56,7 @@ impl Area {
             Self::Names => "names",
             Self::Ssh => "ssh",
             Self::Time => "time",
+            Self::Scheduler => "scheduler",
             Self::Fail2ban => "fail2ban",
         }
     }
@@ -105,6 +110,8 @@ pub struct Facts {
     pub sysctls: BTreeMap<String, u64>,
     /// Whether our rules are loaded.
     pub rules_loaded: bool,
+    /// Whether munge has the cluster's key.
+    pub has_munge_key: bool,
     /// Managers of packet filters that are at work: `firewalld`, `ufw`.
     pub other_filters: Vec<String>,
     /// Tables of nft that are not ours: `ip filter`, `inet f2b-table` …
@@ -189,6 +196,8 @@ pub enum Action {
     },
     /// The rules of the packet filter are loaded.
     LoadRules(Filter),
+    /// munge gets the cluster's key, which is shown to nobody.
+    MungeKey,
     /// A service is told, when there is systemd: started now and at boot, or asked to read its files anew.
     Service {
         /// Its unit.
@@ -231,7 +240,7 @@ pub enum Refusal {
     },
     /// Somebody else filters packets.
     #[error(
-        "{0} filters packets on this machine too, and the two would not know of each other; switch it off, or leave the firewall out: --only network,nat,names,ssh,time,fail2ban"
+        "{0} filters packets on this machine too, and the two would not know of each other; switch it off, or leave the firewall out: --only network,nat,names,ssh,time,scheduler,fail2ban"
     )]
     OtherFilter(String),
     /// The interface is configured elsewhere.
@@ -265,13 +274,20 @@ const CONNECTIONS: &str = "net.netfilter.nf_conntrack_max";
 /// The settings that facts must hold.
 pub const SYSCTLS: [&str; 3] = [FORWARD, TIMEOUT, CONNECTIONS];
 
+/// What the master is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// What its owner wants.
+    pub cluster: &'a Cluster,
+    /// What is known of the nodes.
+    pub state: &'a State,
+    /// The public key that signs the nodes' host keys.
+    pub host_ca: &'a str,
+}
+
 /// What would be done to make this machine the master, in the areas that are asked for.
-pub fn plan(
-    cluster: &Cluster,
-    host_ca: &str,
-    facts: &Facts,
-    areas: &[Area],
-) -> Result<Plan, Vec<Refusal>> {
+pub fn plan(wish: &Wish<'_>, facts: &Facts, areas: &[Area]) -> Result<Plan, Vec<Refusal>> {
+    let cluster = wish.cluster;
     let refusals = refusals(cluster, facts, areas);
     if !refusals.is_empty() {
         return Err(refusals);
@@ -279,7 +295,7 @@ pub fn plan(
     let mut steps = vec![];
     for area in Area::ALL.into_iter().filter(|area| areas.contains(area)) {
         let before = steps.len();
-        for file in files::of(area, cluster, host_ca, facts) {
+        for file in files::of(area, wish, facts) {
             steps.extend(write(area, file, facts));
         }
         let has_changed = steps.len() > before;
@@ -359,11 +375,30 @@ fn live(area: Area, cluster: &Cluster, facts: &Facts, has_changed: bool, steps: 
             };
             add("S13", "the nodes' clock", Action::Service { unit, enable: true });
         }
+        Area::Scheduler if cluster.scheduler() == Scheduler::Slurm => {
+            if !facts.has_munge_key {
+                add("S13", "who may talk to the batch system", Action::MungeKey);
+                add(
+                    "S13",
+                    "the key is read",
+                    Action::Service { unit: "munge.service", enable: true },
+                );
+            }
+            if has_changed || !facts.has_munge_key {
+                let action = Action::Service { unit: "slurmctld.service", enable: true };
+                add("S13", "the batch system's server", action);
+            }
+        }
         Area::Fail2ban if has_changed => {
             let action = Action::Service { unit: "fail2ban.service", enable: true };
             add("S11", "who guesses passwords is locked out", action);
         }
-        Area::Firewall | Area::Names | Area::Ssh | Area::Time | Area::Fail2ban => {}
+        Area::Firewall
+        | Area::Names
+        | Area::Ssh
+        | Area::Time
+        | Area::Scheduler
+        | Area::Fail2ban => {}
     }
 }
 
@@ -416,7 +451,11 @@ fn refusals(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Vec<Refusal> {
     if areas.contains(&Area::Network) {
         found.extend(files::configured_elsewhere(network, facts));
     }
-    for (area, names) in facts.missing.iter().filter(|(area, _)| areas.contains(area)) {
+    let wanted = |area: &Area| {
+        areas.contains(area)
+            && (*area != Area::Scheduler || cluster.scheduler() == Scheduler::Slurm)
+    };
+    for (area, names) in facts.missing.iter().filter(|(area, _)| wanted(area)) {
         let what = names.join(", ");
         let program = match facts.wiring {
             Wiring::Ifupdown | Wiring::Networkd => "apt-get install",
@@ -440,6 +479,12 @@ fn left_alone(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Vec<String> {
     if areas.contains(&Area::Firewall) {
         let stays = |table: &String| format!("table {table} stays; what it drops stays dropped");
         found.extend(facts.other_tables.iter().map(stays));
+    }
+    if areas.contains(&Area::Scheduler)
+        && matches!(cluster.scheduler(), Scheduler::Torque | Scheduler::OpenPbs)
+    {
+        let name = cluster.scheduler().word().unwrap_or_default();
+        found.push(format!("the server of {name} is yours to set up; only Slurm's is written"));
     }
     let left_out: Vec<_> =
         Area::ALL.into_iter().filter(|area| !areas.contains(area)).map(Area::word).collect();

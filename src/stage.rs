@@ -126,6 +126,9 @@ pub enum Report {
     FirstBoot {
         /// Kernel, cores, whatever it says of itself.
         detail: String,
+        /// How many cores it has; hardware threads do not count.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cores: Option<u32>,
     },
     /// The installer gave up.
     Failed {
@@ -234,6 +237,8 @@ pub struct Progress {
     pub detail: String,
     /// The os that its last script installs, when that is not the node's own one.
     pub os: Option<OsName>,
+    /// How many cores it has, once it said so.
+    pub cores: Option<u32>,
     /// What the last installation wrote to, what this one chose.
     pub disks: Disks,
 }
@@ -354,6 +359,7 @@ impl Progress {
             packages: None,
             detail: String::new(),
             os: None,
+            cores: None,
             disks: Disks::default(),
         }
     }
@@ -423,9 +429,10 @@ impl Progress {
     }
 
     fn reported(&mut self, seq: u64, report: &Report, at: TimestampMs) {
-        if let (Stage::Installed, Report::FirstBoot { detail }) = (self.stage, report)
+        if let (Stage::Installed, Report::FirstBoot { detail, cores }) = (self.stage, report)
             && self.installed_by == Some(seq)
         {
+            self.cores = *cores;
             self.say(Stage::Ready, detail, at);
             return;
         }
@@ -449,8 +456,9 @@ impl Progress {
                 self.enter(Stage::Installed, at);
             }
             // The report of `installed` was lost, yet the system runs: the arming is used up.
-            Report::FirstBoot { detail } => {
+            Report::FirstBoot { detail, cores } => {
                 self.used_up(seq);
+                self.cores = *cores;
                 self.say(Stage::Ready, detail, at);
             }
         }

@@ -194,7 +194,7 @@ pub fn http(bytes: &[u8]) {
                 Some(
                     Report::Pre { detail: text }
                     | Report::Disk { detail: text, .. }
-                    | Report::FirstBoot { detail: text }
+                    | Report::FirstBoot { detail: text, .. }
                     | Report::Failed { log: text },
                 ) => assert!(
                     text.chars().all(|letter| !letter.is_control() || "\n\t".contains(letter))

@@ -5,14 +5,14 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{ApplyError, io_error, output};
+use super::{ApplyError, MUNGE_KEY, io_error, output};
 use crate::cluster::Network;
 use crate::host;
 use crate::name::IfName;
 use crate::setup::{Area, Facts, Filter, Found, Link, SYSCTLS, Wiring, files};
 
 /// Looks at everything that a plan needs; changes nothing.
-pub fn facts(network: &Network) -> Result<Facts, ApplyError> {
+pub fn facts(network: &Network, munge_key: &[u8]) -> Result<Facts, ApplyError> {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let wiring = wiring(&release);
     let filter = if wiring == Wiring::Ifcfg { Filter::Iptables } else { Filter::Nft };
@@ -38,6 +38,7 @@ pub fn facts(network: &Network) -> Result<Facts, ApplyError> {
             Filter::Nft => output("nft", &["list", "table", "inet", "rekindle"]).is_some(),
             Filter::Iptables => output("iptables", &["-S", "LAN"]).is_some(),
         },
+        has_munge_key: std::fs::read(MUNGE_KEY).is_ok_and(|key| key == munge_key),
         other_filters: ["firewalld", "ufw"]
             .into_iter()
             .filter(|it| is_active(it))
@@ -127,8 +128,16 @@ fn missing(filter: Filter, os_release: &str) -> BTreeMap<Area, Vec<String>> {
         Filter::Iptables => ("iptables-restore", "iptables-services"),
     };
     let ban = ("fail2ban-server", if is_debian { "fail2ban" } else { "fail2ban-server" });
-    let needed =
-        [(Area::Firewall, rules), (Area::Time, ("chronyd", "chrony")), (Area::Fail2ban, ban)];
+    let needed = [
+        (Area::Firewall, rules),
+        (Area::Time, ("chronyd", "chrony")),
+        (Area::Scheduler, ("munged", "munge")),
+        (Area::Scheduler, ("slurmctld", if is_debian { "slurmctld" } else { "slurm-slurmctld" })),
+        (Area::Fail2ban, ban),
+    ];
     let needed = needed.into_iter().filter(|(_, (program, _))| !is_there(program));
-    needed.map(|(area, (_, package))| (area, vec![package.to_owned()])).collect()
+    needed.fold(BTreeMap::new(), |mut found, (area, (_, package))| {
+        found.entry(area).or_insert_with(Vec::new).push(package.to_owned());
+        found
+    })
 }

@@ -104,7 +104,7 @@ fn told(entry: &Entry) -> String {
             Report::Packages { done, total } => format!("packages {done}/{total}"),
             Report::Post => "is being configured".to_owned(),
             Report::Installed => "is installed".to_owned(),
-            Report::FirstBoot { detail } => format!("is up: {detail}"),
+            Report::FirstBoot { detail, .. } => format!("is up: {detail}"),
             Report::Failed { log } => {
                 format!("FAILED; the end of its log:\n    {}", log.trim().replace('\n', "\n    "))
             }

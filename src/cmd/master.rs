@@ -11,8 +11,8 @@ use similar::TextDiff;
 use super::{Files, Wrong, out};
 use crate::apply::{self, Record, look};
 use crate::journal;
-use crate::setup::{self, Action, Area, Found, Plan, Step};
-use crate::trust::store;
+use crate::setup::{self, Action, Area, Found, Plan, Step, Wish};
+use crate::trust::{Secrets, store};
 
 /// How long a change waits for its confirmation, in seconds.
 const CONFIRM_SECONDS: u64 = 60;
@@ -71,13 +71,14 @@ struct Word(Area);
 
 impl ValueEnum for Word {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Word; 7] = [
+        const ALL: [Word; 8] = [
             Word(Area::Network),
             Word(Area::Firewall),
             Word(Area::Nat),
             Word(Area::Names),
             Word(Area::Ssh),
             Word(Area::Time),
+            Word(Area::Scheduler),
             Word(Area::Fail2ban),
         ];
         &ALL
@@ -108,13 +109,14 @@ impl Master {
     }
 }
 
-fn plan(files: &Files, only: &[Word]) -> anyhow::Result<Plan> {
+fn plan(files: &Files, only: &[Word], secrets: &Secrets) -> anyhow::Result<Plan> {
     let cluster = files.cluster()?;
-    let keys = store::load_or_create(&files.state)?;
-    let facts = look::facts(cluster.network())?;
+    let state = files.journal()?.state()?;
+    let facts = look::facts(cluster.network(), secrets.munge_key())?;
     let areas: Vec<_> =
         if only.is_empty() { Area::ALL.into() } else { only.iter().map(|word| word.0).collect() };
-    setup::plan(&cluster, &keys.public().host_ca, &facts, &areas).map_err(|refusals| {
+    let wish = Wish { cluster: &cluster, state: &state, host_ca: &secrets.public().host_ca };
+    setup::plan(&wish, &facts, &areas).map_err(|refusals| {
         let lines: Vec<_> = refusals.iter().map(ToString::to_string).collect();
         Wrong(lines.join("\n")).into()
     })
@@ -122,7 +124,7 @@ fn plan(files: &Files, only: &[Word]) -> anyhow::Result<Plan> {
 
 impl PlanArgs {
     fn run(self, files: &Files) -> anyhow::Result<()> {
-        let plan = plan(files, &self.only)?;
+        let plan = plan(files, &self.only, &store::load_or_create(&files.state)?)?;
         if self.json {
             let steps: Vec<_> = plan.steps.iter().map(as_json).collect();
             out::json(&json!({ "steps": steps, "left_alone": plan.left_alone }))?;
@@ -146,7 +148,8 @@ impl ApplyArgs {
         if record.pending()?.is_some() {
             return Err(apply::ApplyError::Pending.into());
         }
-        let plan = plan(files, &self.only)?;
+        let secrets = store::load_or_create(&files.state)?;
+        let plan = plan(files, &self.only, &secrets)?;
         show(&plan)?;
         if plan.steps.is_empty() {
             return Ok(());
@@ -180,7 +183,7 @@ impl ApplyArgs {
                 out::note(&format!("{}/{total} {}: {}", index + 1, step.area, words(&step.action)));
             }
         };
-        if let Err(error) = apply::carry_out(&record, &plan, told) {
+        if let Err(error) = apply::carry_out(&record, &plan, secrets.munge_key(), told) {
             out::note("undoing what was done");
             record.roll_back(Some(id))?;
             return Err(anyhow::Error::new(error).context("nothing was kept"));
@@ -260,6 +263,7 @@ fn words(action: &Action) -> String {
             format!("{link} gets {address}/{prefix} and is up")
         }
         Action::LoadRules(_) => "load the rules".to_owned(),
+        Action::MungeKey => "give munge the cluster's key".to_owned(),
         Action::Service { unit, .. } => format!("start {unit}, now and at boot"),
     }
 }
@@ -286,6 +290,7 @@ fn as_json(step: &Step) -> serde_json::Value {
         Action::Sysctl { .. }
         | Action::Address { .. }
         | Action::LoadRules(_)
+        | Action::MungeKey
         | Action::Service { .. } => serde_json::Value::Null,
     };
     json!({

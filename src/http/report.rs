@@ -65,12 +65,19 @@ pub fn report(stage: StageName, body: &[u8]) -> Option<Report> {
         }
         StageName::Post => Report::Post,
         StageName::Installed => Report::Installed,
-        StageName::FirstBoot => Report::FirstBoot { detail: detail() },
+        StageName::FirstBoot => Report::FirstBoot { detail: detail(), cores: cores(&text) },
         StageName::Failed => {
             let skip = text.chars().count().saturating_sub(LOG_MAX);
             Report::Failed { log: text.chars().skip(skip).collect() }
         }
     })
+}
+
+/// The number before `cores` in what a node says of itself; no machine has none, or a million.
+fn cores(text: &str) -> Option<u32> {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let pair = words.windows(2).find(|pair| matches!(pair, [_, "cores"]))?;
+    pair.first()?.parse().ok().filter(|cores| (1..=4096).contains(cores))
 }
 
 /// A word in what a node says of its disk, by the word before it.
@@ -120,6 +127,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn cores_are_counted_when_they_are_told() {
+        let cores = |body: &[u8]| match report(StageName::FirstBoot, body) {
+            Some(Report::FirstBoot { cores, .. }) => cores,
+            other => panic!("no first boot: {other:?}"),
+        };
+        assert_eq!(cores(b"kernel 6.1.0, 4 cores"), Some(4));
+        for bad in ["", "cores", "kernel 4", "0 cores", "-1 cores", "9999999 cores", "x cores"] {
+            assert_eq!(cores(bad.as_bytes()), None, "{bad}");
+        }
+    }
 
     #[test]
     fn a_report_keeps_what_the_node_says_in_one_line() {

@@ -1,9 +1,15 @@
 //! The master's files, area by area and in the form of its system.
 
-use super::{Area, Facts, Filter, Refusal, Wanted, Wiring, settings};
+use std::net::Ipv4Addr;
+
+use askama::Template;
+
+use super::{Area, Facts, Filter, Refusal, Wanted, Wiring, Wish, settings};
 use crate::artifacts;
-use crate::cluster::{Cluster, Network};
+use crate::cluster::{Cluster, Network, Node, Scheduler};
 use crate::firewall::{self, text};
+use crate::name::NodeName;
+use crate::stage::Stage;
 
 /// Where the rules are kept.
 pub const NFT: &str = "/etc/rekindle/firewall.nft";
@@ -34,6 +40,8 @@ pub fn paths(network: &Network) -> Vec<String> {
         MODULES,
         SSH,
         JAIL,
+        HOSTFILE,
+        SLURM,
     ]
     .map(str::to_owned)
     .into();
@@ -45,16 +53,21 @@ pub fn paths(network: &Network) -> Vec<String> {
 const SYSCTL: &str = "/etc/sysctl.d/90-rekindle.conf";
 const MODULES: &str = "/etc/modules-load.d/rekindle.conf";
 const SSH: &str = "/etc/ssh/ssh_config.d/rekindle.conf";
+/// The nodes that are up, for mpirun.
+const HOSTFILE: &str = "/etc/rekindle/hostfile";
+const SLURM: &str = "/etc/slurm/slurm.conf";
 const JAIL: &str = "/etc/fail2ban/jail.d/rekindle.conf";
 
 /// The files of an area.
-pub(super) fn of(area: Area, cluster: &Cluster, host_ca: &str, facts: &Facts) -> Vec<Wanted> {
+pub(super) fn of(area: Area, wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
+    let Wish { cluster, host_ca, .. } = *wish;
     let network = cluster.network();
     match area {
         Area::Network => vec![link(network, facts.wiring)],
         Area::Firewall => rules(network, facts.filter),
         Area::Nat => nat(cluster, facts),
-        Area::Names => vec![names(cluster, facts)],
+        Area::Names => vec![names(cluster, facts), hostfile(wish)],
+        Area::Scheduler => scheduler(wish, facts),
         Area::Ssh => ssh(cluster, host_ca, facts),
         Area::Time => vec![time(network, facts)],
         Area::Fail2ban => vec![jail(network)],
@@ -201,6 +214,63 @@ fn names(cluster: &Cluster, facts: &Facts) -> Wanted {
         .collect();
     let text = with_block(facts, HOSTS, &nodes);
     public(HOSTS, "S10", "the nodes are known by name", text)
+}
+
+/// Nodes that are up, with their cores: what work can be given to.
+fn ready<'w>(wish: &Wish<'w>) -> Vec<(&'w Node, u32)> {
+    let cores = |node: &'w Node| {
+        let progress = wish.state.progress(node.mac)?;
+        (progress.stage == Stage::Ready).then_some((node, progress.cores.unwrap_or(1)))
+    };
+    wish.cluster.nodes().filter_map(cores).collect()
+}
+
+/// S12: for mpirun on the master. More ranks than cores would only wait for each other.
+fn hostfile(wish: &Wish<'_>) -> Wanted {
+    let lines =
+        ready(wish).into_iter().map(|(node, cores)| format!("{} slots={cores}\n", node.name));
+    let text = format!("{HEAD}{}", lines.collect::<String>());
+    public(HOSTFILE, "S12", "mpirun knows the nodes that are up", text)
+}
+
+#[derive(Template)]
+#[template(path = "master/slurm.conf", syntax = "ks")]
+struct SlurmConf<'a> {
+    master: &'a NodeName,
+    address: Ipv4Addr,
+    state: &'static str,
+    nodes: Vec<SlurmNode<'a>>,
+}
+
+struct SlurmNode<'a> {
+    name: &'a NodeName,
+    ip: Ipv4Addr,
+    cores: u32,
+}
+
+/// S13: nodes join as they become ready.
+fn scheduler(wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
+    if wish.cluster.scheduler() != Scheduler::Slurm {
+        return vec![];
+    }
+    let network = wish.cluster.network();
+    let nodes = ready(wish).into_iter();
+    let conf = SlurmConf {
+        master: &network.master,
+        address: network.address,
+        state: if is_debian(facts) { "/var/lib/slurm/slurmctld" } else { "/var/spool/slurmctld" },
+        nodes: nodes
+            .map(|(node, cores)| SlurmNode { name: &node.name, ip: node.ip, cores })
+            .collect(),
+    };
+    // Nothing in it can fail: names and numbers.
+    let text = conf.render().unwrap_or_default();
+    let text = format!("{HEAD}{}\n", text.trim_end());
+    vec![public(SLURM, "S13", "the batch system knows the nodes that are up", text)]
+}
+
+fn is_debian(facts: &Facts) -> bool {
+    matches!(facts.wiring, Wiring::Networkd | Wiring::Ifupdown)
 }
 
 /// S10: every node's host key carries the cluster's signature.

@@ -22,6 +22,7 @@ fn facts() -> Facts {
         files: BTreeMap::from([("/etc/hosts".to_owned(), hosts)]),
         sysctls: BTreeMap::from([(FORWARD.to_owned(), 0), (TIMEOUT.to_owned(), 432_000)]),
         rules_loaded: false,
+        has_munge_key: false,
         other_filters: vec![],
         other_tables: vec!["inet f2b-table".to_owned()],
         missing: BTreeMap::new(),
@@ -30,8 +31,13 @@ fn facts() -> Facts {
 
 const CA: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIjoQ/ehgmxQcNeHYr1GvvPmZg+bE8iPbVfAtPqNFHvz";
 
+fn plan_of(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Result<Plan, Vec<Refusal>> {
+    let state = State::default();
+    plan(&Wish { cluster, state: &state, host_ca: CA }, facts, areas)
+}
+
 fn planned(facts: &Facts) -> Plan {
-    plan(&cluster(true), CA, facts, &Area::ALL).expect("a plan")
+    plan_of(&cluster(true), facts, &Area::ALL).expect("a plan")
 }
 
 /// The machine after the plan was carried out.
@@ -49,6 +55,7 @@ fn done(mut facts: Facts, plan: &Plan) -> Facts {
                 link.addresses.push((*address, *prefix));
             }
             Action::LoadRules(_) => facts.rules_loaded = true,
+            Action::MungeKey => facts.has_munge_key = true,
             Action::Service { .. } => {}
         }
     }
@@ -93,7 +100,7 @@ fn a_limit_that_is_higher_stays() {
 
 #[test]
 fn without_internet_nothing_is_forwarded() {
-    let plan = plan(&cluster(false), CA, &facts(), &Area::ALL).expect("a plan");
+    let plan = plan_of(&cluster(false), &facts(), &Area::ALL).expect("a plan");
     let text = format!("{plan:?}");
     assert!(!text.contains("ip_forward = 1") && !text.contains("masquerade"), "{text}");
     assert!(plan.left_alone.iter().any(|line| line.contains("net.ipv4.ip_forward = 0")));
@@ -123,7 +130,7 @@ fn what_others_wrote_into_a_shared_file_stays() {
 fn refused(change: impl FnOnce(&mut Facts)) -> Vec<String> {
     let mut facts = facts();
     change(&mut facts);
-    let found = plan(&cluster(true), CA, &facts, &Area::ALL).expect_err("refused");
+    let found = plan_of(&cluster(true), &facts, &Area::ALL).expect_err("refused");
     found.iter().map(Refusal::to_string).collect()
 }
 
@@ -157,7 +164,7 @@ fn what_would_hurt_is_refused_in_words() {
 #[test]
 fn only_what_is_asked_for_is_done() {
     let facts = Facts { other_filters: vec!["firewalld".to_owned()], ..facts() };
-    let plan = plan(&cluster(true), CA, &facts, &[Area::Names]).expect("a plan");
+    let plan = plan_of(&cluster(true), &facts, &[Area::Names]).expect("a plan");
     assert!(plan.steps.iter().all(|step| step.area == Area::Names));
     assert!(
         plan.left_alone.iter().any(|line| line.starts_with("not asked for: network, firewall"))

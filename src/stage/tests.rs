@@ -38,7 +38,7 @@ fn check(events: &[Event], stage: Stage, tries: Option<u32>) {
 #[test]
 fn an_installation_walks_through_its_stages_and_uses_its_arming_up() {
     let loader = Event::LoaderSent { loader: Loader::Undionly, bytes: 74_213 };
-    let ready = reported(Report::FirstBoot { detail: "6.1".to_owned() });
+    let ready = reported(Report::FirstBoot { detail: "6.1".to_owned(), cores: Some(4) });
     let mut events = vec![];
     for (event, stage, tries) in [
         (Event::Armed, Stage::Waiting, Some(0)),
@@ -70,14 +70,14 @@ fn a_report_with_an_old_token_changes_nothing() {
 
 #[test]
 fn a_first_boot_counts_as_installed_when_that_report_was_lost() {
-    let first = reported(Report::FirstBoot { detail: String::new() });
+    let first = reported(Report::FirstBoot { detail: String::new(), cores: None });
     check(&[Event::Armed, SCRIPT, RELEASED, pre(), first], Stage::Ready, None);
 }
 
 #[test]
 fn an_installed_node_that_boots_by_network_stays_ready() {
     let loader = Event::LoaderSent { loader: Loader::Undionly, bytes: 1 };
-    let first = reported(Report::FirstBoot { detail: String::new() });
+    let first = reported(Report::FirstBoot { detail: String::new(), cores: None });
     let local = sent(Plan::Local);
     let installed = reported(Report::Installed);
     check(&[Event::Armed, SCRIPT, RELEASED, installed, first, loader, local], Stage::Ready, None);
@@ -85,7 +85,7 @@ fn an_installed_node_that_boots_by_network_stays_ready() {
 
 #[test]
 fn the_first_boot_report_is_taken_once() {
-    let first = |text: &str| reported(Report::FirstBoot { detail: text.to_owned() });
+    let first = |text: &str| reported(Report::FirstBoot { detail: text.to_owned(), cores: None });
     let installed = reported(Report::Installed);
     let state = state(&[Event::Armed, SCRIPT, RELEASED, installed, first("a"), first("b")]);
     assert_eq!(state.progress(mac(1)).map(|progress| progress.detail.as_str()), Some("a"));
