@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,11 @@ def build() -> Distro:
         dir = WORK / "distro" / fingerprint()
         if not (dir / "complete").exists():
             for old in (WORK / "distro").glob("*"):
-                remove(old)
+                # Younger ones may be served to a lab that runs.
+                if time.time() - old.stat().st_mtime > 86400:
+                    remove(old)
+            if dir.exists():
+                remove(dir)
             dir.mkdir(parents=True)
             make(dir)
         return Distro(dir)
@@ -205,7 +210,9 @@ def furnish(target: Path, kernel: Kernel, dir: Path) -> None:
             shutil.copy(file, to)
             to.chmod(0o755 if file.read_bytes().startswith(b"#!") else 0o644)
     (target / "usr/sbin/grub2-install").symlink_to("grub-install")
-    # OpenMPI's programs and settings are where Enterprise Linux has them.
+    # OpenMPI's programs and settings are where Enterprise Linux has them, and nowhere else.
+    for name in ("mpirun", "mpiexec"):
+        (target / "usr/bin" / name).unlink()
     mpi = target / "usr/lib64/openmpi/bin"
     mpi.mkdir(parents=True)
     (mpi / "mpirun").symlink_to("/usr/bin/mpirun.openmpi")
