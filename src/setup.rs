@@ -98,6 +98,8 @@ pub enum Filter {
 /// What is there, as far as the plan needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
+    /// What the machine calls itself, without a domain.
+    pub host_name: String,
     /// Who configures the interfaces.
     pub wiring: Wiring,
     /// Who loads the rules.

@@ -31,7 +31,10 @@ pub fn facts(network: &Network, munge_key: &[u8]) -> Result<Facts, ApplyError> {
         let table = line.strip_prefix("table ")?.trim();
         (table != "inet rekindle").then(|| table.to_owned())
     };
+    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let is_plain = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '-';
     Ok(Facts {
+        host_name: host_name.chars().take_while(is_plain).collect(),
         links: links()?,
         sysctls: SYSCTLS.iter().filter_map(setting).collect(),
         rules_loaded: match filter {

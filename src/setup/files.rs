@@ -236,7 +236,7 @@ fn hostfile(wish: &Wish<'_>) -> Wanted {
 #[derive(Template)]
 #[template(path = "master/slurm.conf", syntax = "ks")]
 struct SlurmConf<'a> {
-    master: &'a NodeName,
+    host_name: &'a str,
     address: Ipv4Addr,
     state: &'static str,
     nodes: Vec<SlurmNode<'a>>,
@@ -256,7 +256,7 @@ fn scheduler(wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
     let network = wish.cluster.network();
     let nodes = ready(wish).into_iter();
     let conf = SlurmConf {
-        master: &network.master,
+        host_name: &facts.host_name,
         address: network.address,
         state: if is_debian(facts) { "/var/lib/slurm/slurmctld" } else { "/var/spool/slurmctld" },
         nodes: nodes

@@ -16,6 +16,7 @@ fn link(name: &str, addresses: &[(&str, u8)], has_default_route: bool) -> Link {
 fn facts() -> Facts {
     let hosts = Found { mode: 0o644, text: "127.0.0.1 localhost\n10.0.0.7 printer\n".to_owned() };
     Facts {
+        host_name: "frontend".to_owned(),
         wiring: Wiring::Ifupdown,
         filter: Filter::Nft,
         links: vec![link("eth0", &[("172.31.0.2", 24)], true), link("eth1", &[], false)],

@@ -34,8 +34,22 @@ const BINARY: &str = env!("CARGO_BIN_EXE_rekindle");
 const LEASE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/lab/lease.sh");
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIjoQ/ehgmxQcNeHYr1GvvPmZg+bE8iPbVfAtPqNFHvz admin@master";
-const TOOLS: [&str; 10] =
-    ["busybox", "curl", "dhclient", "ip", "nc", "nft", "prlimit", "setpriv", "ss", "tftp"];
+const TOOLS: [&str; 14] = [
+    "busybox",
+    "curl",
+    "dhclient",
+    "ip",
+    "munged",
+    "nc",
+    "nft",
+    "prlimit",
+    "setpriv",
+    "slurmctld",
+    "slurmd",
+    "srun",
+    "ss",
+    "tftp",
+];
 
 /// Size of the big file in the install tree.
 const BIG: usize = 6 << 20;

@@ -7,6 +7,7 @@ mod http;
 mod install;
 mod serving;
 mod setup;
+mod slurm;
 mod start;
 mod tftp;
 mod uplink;

@@ -11,10 +11,10 @@ use crate::lab::{Lab, MASTER, lab};
 const AREAS: &str = "network,firewall,nat,names,ssh";
 
 /// A master that nobody has set up.
-struct Fresh(Lab);
+pub(super) struct Fresh(pub(super) Lab);
 
 impl Fresh {
-    fn new(lab: Lab) -> Self {
+    pub(super) fn new(lab: Lab) -> Self {
         run(Command::new("cp").arg("-a").arg("/etc").arg(lab.path("etc"))).ok();
         // As Debian's installer leaves it, whatever this machine is.
         let network = lab.path("etc/network");
@@ -35,7 +35,7 @@ impl Fresh {
         self.0.command_by("sh", &["-c", &mount, "sh"], &[&["master"], words].concat())
     }
 
-    fn run(&self, words: &[&str]) -> Done {
+    pub(super) fn run(&self, words: &[&str]) -> Done {
         run(&mut self.command(words))
     }
 
