@@ -285,6 +285,8 @@ pub struct Wish<'a> {
     pub state: &'a State,
     /// The public key that signs the nodes' host keys.
     pub host_ca: &'a str,
+    /// Where the key is that root reaches the nodes with.
+    pub root_key: &'a str,
 }
 
 /// What would be done to make this machine the master, in the areas that are asked for.

@@ -115,7 +115,9 @@ fn plan(files: &Files, only: &[Word], secrets: &Secrets) -> anyhow::Result<Plan>
     let facts = look::facts(cluster.network(), secrets.munge_key())?;
     let areas: Vec<_> =
         if only.is_empty() { Area::ALL.into() } else { only.iter().map(|word| word.0).collect() };
-    let wish = Wish { cluster: &cluster, state: &state, host_ca: &secrets.public().host_ca };
+    let root_key = files.state.join("secrets/root_ed25519").display().to_string();
+    let host_ca = &secrets.public().host_ca;
+    let wish = Wish { cluster: &cluster, state: &state, host_ca, root_key: &root_key };
     setup::plan(&wish, &facts, &areas).map_err(|refusals| {
         let lines: Vec<_> = refusals.iter().map(ToString::to_string).collect();
         Wrong(lines.join("\n")).into()

@@ -60,7 +60,7 @@ const JAIL: &str = "/etc/fail2ban/jail.d/rekindle.conf";
 
 /// The files of an area.
 pub(super) fn of(area: Area, wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
-    let Wish { cluster, host_ca, .. } = *wish;
+    let cluster = wish.cluster;
     let network = cluster.network();
     match area {
         Area::Network => vec![link(network, facts.wiring)],
@@ -68,9 +68,9 @@ pub(super) fn of(area: Area, wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
         Area::Nat => nat(cluster, facts),
         Area::Names => vec![names(cluster, facts), hostfile(wish)],
         Area::Scheduler => scheduler(wish, facts),
-        Area::Ssh => ssh(cluster, host_ca, facts),
+        Area::Ssh => ssh(wish, facts),
         Area::Time => vec![time(network, facts)],
-        Area::Fail2ban => vec![jail(network)],
+        Area::Fail2ban => vec![jail(network, facts.filter)],
     }
 }
 
@@ -274,14 +274,15 @@ fn is_debian(facts: &Facts) -> bool {
 }
 
 /// S10: every node's host key carries the cluster's signature.
-fn ssh(cluster: &Cluster, host_ca: &str, facts: &Facts) -> Vec<Wanted> {
+fn ssh(wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
+    let Wish { cluster, host_ca, root_key, .. } = *wish;
     let names: Vec<_> = cluster.nodes().map(|node| node.name.as_str()).collect();
     let known = with_block(facts, KNOWN_HOSTS, &artifacts::known_hosts(host_ca));
     let mut found =
         vec![public(KNOWN_HOSTS, "S10", "no question at the first login to a node", known)];
     if facts.wiring != Wiring::Ifcfg && !names.is_empty() {
         let text = format!(
-            "{HEAD}Match localuser root host {}\n  IdentityFile /var/lib/rekindle/secrets/root_ed25519\n",
+            "{HEAD}Match localuser root host {}\n  IdentityFile \"{root_key}\"\n",
             names.join(",")
         );
         found.push(public(SSH, "S10", "root reaches the nodes with the master's own key", text));
@@ -304,9 +305,14 @@ fn time(network: &Network, facts: &Facts) -> Wanted {
 }
 
 /// S11: five wrong passwords, an hour outside. The cluster itself is never banned.
-fn jail(network: &Network) -> Wanted {
+fn jail(network: &Network, filter: Filter) -> Wanted {
+    // The default of Enterprise Linux speaks to firewalld, which is not there.
+    let action = match filter {
+        Filter::Nft => "nftables-multiport",
+        Filter::Iptables => "iptables-multiport",
+    };
     let text = format!(
-        "{HEAD}[sshd]\nenabled = true\nbackend = systemd\nmaxretry = 5\nbantime = 3600\n\
+        "{HEAD}[sshd]\nenabled = true\nbackend = systemd\nbanaction = {action}\nmaxretry = 5\nbantime = 3600\n\
          ignoreip = 127.0.0.1/8 {}\n",
         network.subnet
     );

@@ -34,7 +34,11 @@ const CA: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIjoQ/ehgmxQcNeHYr1GvvPmZg
 
 fn plan_of(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Result<Plan, Vec<Refusal>> {
     let state = State::default();
-    plan(&Wish { cluster, state: &state, host_ca: CA }, facts, areas)
+    plan(
+        &Wish { cluster, state: &state, host_ca: CA, root_key: "/state/secrets/root_ed25519" },
+        facts,
+        areas,
+    )
 }
 
 fn planned(facts: &Facts) -> Plan {
