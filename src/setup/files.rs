@@ -308,7 +308,7 @@ fn time(network: &Network, facts: &Facts) -> Wanted {
 fn jail(network: &Network, filter: Filter) -> Wanted {
     // The default of Enterprise Linux speaks to firewalld, which is not there.
     let action = match filter {
-        Filter::Nft => "nftables-multiport",
+        Filter::Nft => "nftables[type=multiport]",
         Filter::Iptables => "iptables-multiport",
     };
     let text = format!(
