@@ -110,6 +110,7 @@ def make(dir: Path) -> None:
     rpms.extras(dir / "repo", dir / "rpmbuild", log)
     signer.sign(dir / "tree/Packages", log)
     signer.sign(dir / "repo", log, leave=["rekindle-lab-unsigned"])
+    signer.end()
     (dir / "late").mkdir()
     for late in (dir / "repo").glob("rekindle-lab-late-*"):
         late.rename(dir / "late" / late.name)

@@ -17,6 +17,7 @@ from .tree import Medium
 
 if TYPE_CHECKING:
     from .session import Lab
+    from .vm import Vm
 
 
 @dataclass
@@ -279,6 +280,21 @@ def kickstart_row(lab: "Lab", name: str) -> None:
     lab.proof.check("C2", f"{name}: ksvalidator for {version} accepts its kickstart", valid)
 
 
+def cycle(lab: "Lab", vm: "Vm", ip: str, while_off: Callable[[], None] = lambda: None) -> None:
+    """The plug is pulled and put back; waits until it is another boot that answers."""
+    master = lab.master
+    before = master.ask(ip, "cat /proc/sys/kernel/random/boot_id")
+    vm.power_off()
+    while_off()
+    time.sleep(1)
+    vm.power_on()
+
+    def back():
+        done = master.ssh(ip, "cat /proc/sys/kernel/random/boot_id", timeout=120)
+        return done.returncode == 0 and done.stdout != before
+    wait_for(f"{vm.name} is back", 1800, back, every=5)
+
+
 def power_cycle_row(lab: "Lab", name: str, while_off: Callable[[], None] = lambda: None) -> None:
     """C3: after a power cut it boots its disk, and is not installed again."""
     master, vm = lab.master, lab.names[name]
@@ -288,17 +304,8 @@ def power_cycle_row(lab: "Lab", name: str, while_off: Callable[[], None] = lambd
         return sum(event["event"] == "script-sent" and event["plan"] == "local" for event in master.events())
 
     def cycled():
-        before = master.ask(ip, "cat /proc/sys/kernel/random/boot_id")
         installs, scripts = master.released(), local_boots()
-        vm.power_off()
-        while_off()
-        time.sleep(1)
-        vm.power_on()
-
-        def back():
-            done = master.ssh(ip, "cat /proc/sys/kernel/random/boot_id", timeout=120)
-            return done.returncode == 0 and done.stdout != before
-        wait_for(f"{vm.name} is back", 1800, back, every=5)
+        cycle(lab, vm, ip, while_off)
         again, local = master.released() - installs, local_boots() - scripts
         return again == 0 and local >= 1, f"asked the network first, was sent to its disk {local} times, installed again {again} times"
     lab.proof.check("C3", f"{name}: power cycle boots the disk, no second install", cycled)

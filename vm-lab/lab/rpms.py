@@ -140,6 +140,11 @@ class Signer:
                 raise LabError(f"rpmsign failed; its output is in {log}")
 
 
+    def end(self) -> None:
+        """Ends the agent that gpg started."""
+        run("gpgconf", "--homedir", self.home, "--kill", "all")
+
+
 class Package:
     """What dpkg knows of a package."""
 
