@@ -16,6 +16,7 @@ use crate::journal;
 use crate::setup::{Action, Filter, Plan, files};
 
 pub mod look;
+pub mod signs;
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -209,6 +210,10 @@ impl Record {
             }
             entries.pop();
             self.keep(&entries)?;
+        }
+        if look::has_systemd() {
+            // It forgets the units that are gone.
+            output("systemctl", &["daemon-reload"]);
         }
         Ok(())
     }

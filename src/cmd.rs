@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 findings (something of the owner's is wrong), 2 failure.
 
 mod check;
+mod doctor;
 mod explain;
 mod init;
 mod log;
@@ -70,6 +71,8 @@ enum Command {
     Push(push::Push),
     /// Print what a node would get, secrets masked
     Render(render::Render),
+    /// Look for everything that may be wrong with this master
+    Doctor(doctor::Doctor),
     /// Explain why things are as they are
     #[command(subcommand)]
     Explain(explain::Explain),
@@ -93,6 +96,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Log(log) => log.run(&files),
         Command::Push(push) => push.run(&files),
         Command::Render(render) => render.run(&files),
+        Command::Doctor(doctor) => doctor.run(&files),
         Command::Explain(explain) => explain.run(&files),
     };
     match done {

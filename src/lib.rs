@@ -31,6 +31,8 @@ pub mod kickstart;
 pub mod push;
 pub mod setup;
 
+pub mod doctor;
+
 // Protocols, and the whole product as a pure core.
 pub mod dhcp;
 pub mod http;

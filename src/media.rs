@@ -3,9 +3,11 @@
 //! [`Tree::parse`] is pure; [`load`] looks at the folder.
 
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ini::Ini;
+use sha2::{Digest, Sha256};
 
 use crate::cluster::Os;
 use crate::machine::CpuLevel;
@@ -214,6 +216,33 @@ pub fn load(name: &OsName, os: &Os) -> Result<Tree, BadTree> {
     }
     tree.gpg_keys = key_files(name, os)?.into_iter().map(|(name, _)| name).collect();
     Ok(tree)
+}
+
+/// Files of a tree that are not what its own `.treeinfo` says, by its sha256 sums (productmd's
+/// `[checksums]`). Reads them whole.
+pub fn damaged(dir: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(dir.join(".treeinfo")).unwrap_or_default();
+    let Ok(info) = Ini::load_from_str_noescape(&text) else { return vec![".treeinfo".to_owned()] };
+    let sums = info.section(Some("checksums")).into_iter().flat_map(|section| section.iter());
+    let is_damaged = |(file, sum): (&str, &str)| {
+        let wanted = sum.strip_prefix("sha256:")?;
+        let found = sha256(&dir.join(file)).unwrap_or_default();
+        (found != wanted).then(|| file.to_owned())
+    };
+    sums.filter_map(is_damaged).collect()
+}
+
+fn sha256(file: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(file)?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let len = file.read(&mut buffer)?;
+        let Some(bytes) = buffer.get(..len).filter(|bytes| !bytes.is_empty()) else { break };
+        digest.update(bytes);
+    }
+    let digest = digest.finalize();
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The package-signing keys of an os: the name each is served under, and the file.

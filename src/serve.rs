@@ -294,6 +294,12 @@ fn load_loaders() -> anyhow::Result<BTreeMap<Loader, Bytes>> {
         .collect()
 }
 
+/// Loaders that are not on this machine.
+pub fn missing_loaders() -> Vec<Loader> {
+    let is_there = |loader: Loader| places(loader).iter().any(|path| path.is_file());
+    Loader::ALL.into_iter().filter(|loader| !is_there(*loader)).collect()
+}
+
 fn places(loader: Loader) -> [PathBuf; 3] {
     let names = match loader {
         Loader::Undionly => ["undionly.kpxe", "undionly.kpxe"],

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 8] = [
     &["boot", "trust"],
     &["artifacts", "escape", "firewall", "ipxe", "kickstart"],
     &["dhcp", "http", "push", "setup", "tftp"],
-    &["master"],
+    &["doctor", "master"],
     &["apply", "change", "host", "journal", "sys"],
     &["serve"],
 ];

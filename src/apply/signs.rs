@@ -1,0 +1,243 @@
+//! Looking at the private wire and at this machine's ports, for the doctor. Asks, and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::output;
+use crate::doctor::{Listener, Wire};
+use crate::mac::Mac;
+use crate::name::IfName;
+
+/// How long silence is listened to.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often an address is asked for.
+const TRIES: usize = 3;
+
+/// Cable and packet size of every card.
+pub fn wires(names: impl Iterator<Item = IfName>) -> BTreeMap<IfName, Wire> {
+    let read = |name: &IfName, file: &str| {
+        let path = Path::new("/sys/class/net").join(name.as_str()).join(file);
+        std::fs::read_to_string(path).ok()?.trim().parse::<u32>().ok()
+    };
+    names
+        .filter_map(|name| {
+            let mtu = read(&name, "mtu")?;
+            // The kernel does not say while the card is off.
+            let carrier = read(&name, "carrier").map(|carrier| carrier == 1);
+            Some((name, Wire { carrier, mtu }))
+        })
+        .collect()
+}
+
+/// Who listens on the ports that `serve` needs.
+pub fn listeners() -> Vec<Listener> {
+    let needed: [(&str, &str, u16); 6] = [
+        ("udp 67", "udp", 67),
+        ("udp 69", "udp", 69),
+        ("udp 4011", "udp", 4011),
+        ("tcp 80", "tcp", 80),
+        ("tcp 601", "tcp", 601),
+        ("tcp 5140", "tcp", 5140),
+    ];
+    let tables = ["udp", "tcp"].map(|table| {
+        let text =
+            |name: &str| std::fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default();
+        (table, bound(&text(table), table == "tcp"))
+    });
+    let mut wanted: BTreeMap<u64, &str> = BTreeMap::new();
+    for (word, table, port) in needed {
+        for (_, sockets) in tables.iter().filter(|(name, _)| *name == table) {
+            wanted.extend(
+                sockets.iter().filter(|(it, _)| *it == port).map(|(_, inode)| (*inode, word)),
+            );
+        }
+    }
+    let found: BTreeSet<(&str, String)> = programs(&wanted).into_iter().collect();
+    found.into_iter().map(|(port, program)| Listener { port, program }).collect()
+}
+
+/// Local port and inode of each socket that waits, from `/proc/net/udp` or `tcp` (proc(5)).
+fn bound(table: &str, is_tcp: bool) -> Vec<(u16, u64)> {
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let [_, local, _, state, _, _, _, _, _, inode, ..] = words.as_slice() else {
+                return None;
+            };
+            let (_, port) = local.split_once(':')?;
+            let waits = !is_tcp || *state == "0A";
+            let port = u16::from_str_radix(port, 16).ok()?;
+            waits.then_some((port, inode.parse().ok()?))
+        })
+        .collect()
+}
+
+/// Which programs hold these sockets.
+fn programs<'p>(wanted: &BTreeMap<u64, &'p str>) -> Vec<(&'p str, String)> {
+    let mut found = vec![];
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let path = process.path();
+        let name =
+            || std::fs::read_to_string(path.join("comm")).unwrap_or_default().trim().to_owned();
+        for file in std::fs::read_dir(path.join("fd")).into_iter().flatten().flatten() {
+            let inode = std::fs::metadata(file.path()).map(|about| about.ino());
+            let is_socket = std::fs::read_link(file.path())
+                .is_ok_and(|link| link.to_string_lossy().starts_with("socket:"));
+            if let Some(port) =
+                inode.ok().filter(|_| is_socket).and_then(|inode| wanted.get(&inode))
+            {
+                found.push((*port, name()));
+            }
+        }
+    }
+    found
+}
+
+/// Free MiB where a folder is.
+pub fn free_mib(dir: &Path) -> Option<u64> {
+    let about = nix::sys::statvfs::statvfs(dir).ok()?;
+    Some(about.blocks_available().saturating_mul(about.fragment_size()) >> 20)
+}
+
+/// Whether something keeps the clock right, as far as systemd knows.
+pub fn clock_kept() -> Option<bool> {
+    match output("timedatectl", &["show", "-p", "NTPSynchronized", "--value"])?.trim() {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
+/// Other servers that offer an address on the private wire. Ours does not answer: it knows no such
+/// machine, and nothing there boots.
+pub fn offers(interface: &IfName, mac: Mac, own: Ipv4Addr) -> io::Result<Vec<Ipv4Addr>> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind_device(Some(interface.as_str().as_bytes()))?;
+    socket.set_reuse_address(true)?;
+    socket.set_broadcast(true)?;
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68).into())?;
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let xid = std::process::id();
+    socket.send_to(&discover(xid, mac), (Ipv4Addr::BROADCAST, 67))?;
+    let mut found = BTreeSet::new();
+    let mut buffer = [0; 1500];
+    // Whatever comes, it is not listened to for ever.
+    for _ in 0..64 {
+        let Ok((len, _)) = socket.recv_from(&mut buffer) else { break };
+        found.extend(
+            buffer.get(..len).and_then(|bytes| offered(bytes, xid)).filter(|server| *server != own),
+        );
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// A DHCPDISCOVER that asks for an answer by broadcast (RFC 2131 section 4.1).
+fn discover(xid: u32, mac: Mac) -> Vec<u8> {
+    let mut bytes = vec![1, 1, 6, 0];
+    bytes.extend(xid.to_be_bytes());
+    bytes.extend([0, 0, 0x80, 0]);
+    bytes.resize(28, 0);
+    bytes.extend(mac.octets());
+    bytes.resize(236, 0);
+    bytes.extend([0x63, 0x82, 0x53, 0x63, 53, 1, 1, 55, 2, 1, 3, 255]);
+    bytes.resize(300, 0);
+    bytes
+}
+
+/// The server's name in an answer to that request (option 54).
+fn offered(bytes: &[u8], xid: u32) -> Option<Ipv4Addr> {
+    let is_answer = bytes.first() == Some(&2) && bytes.get(4..8) == Some(&xid.to_be_bytes()[..]);
+    let options = bytes.get(240..).filter(|_| is_answer)?;
+    let (_, value) = crate::dhcp::options::walk(options).find(|(code, _)| *code == 54)?;
+    let octets: [u8; 4] = value.try_into().ok()?;
+    Some(octets.into())
+}
+
+/// Who answers at these addresses, by asking the kernel for their cards.
+pub fn answers(addresses: &[Ipv4Addr]) -> io::Result<BTreeMap<Ipv4Addr, Option<Mac>>> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut found: BTreeMap<Ipv4Addr, Option<Mac>> =
+        addresses.iter().map(|ip| (*ip, None)).collect();
+    for _ in 0..TRIES {
+        let missing: Vec<_> =
+            found.iter().filter(|(_, mac)| mac.is_none()).map(|(ip, _)| *ip).collect();
+        if missing.is_empty() {
+            break;
+        }
+        for ip in missing {
+            // The discard port: it is the question for the card that counts.
+            socket.send_to(&[0], (ip, 9)).map(drop).unwrap_or_default();
+        }
+        pause(Duration::from_secs(1));
+        let table = std::fs::read_to_string("/proc/net/arp")?;
+        for (ip, mac) in neighbours(&table) {
+            if let Some(place) = found.get_mut(&ip) {
+                *place = Some(mac);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Complete entries of `/proc/net/arp`: address and card (flag 0x2, arp(7)).
+fn neighbours(table: &str) -> Vec<(Ipv4Addr, Mac)> {
+    let entry = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [ip, _, flags, mac, ..] = words.as_slice() else { return None };
+        let flags = u32::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?;
+        (flags & 2 != 0).then_some((ip.parse().ok()?, mac.parse().ok()?))
+    };
+    table.lines().skip(1).filter_map(entry).collect()
+}
+
+/// Waits so long.
+fn pause(time: Duration) {
+    let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+    // Nothing is ever sent: only time ends it.
+    receiver.recv_timeout(time).unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_sockets_are_read_from_proc() {
+        let udp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+                   27: 00000000:0043 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0 0\n";
+        assert_eq!(bound(udp, false), [(67, 4711)]);
+        let tcp = "head\n 0: 010AA8C0:0050 00000000:0000 0A 0:0 00:0 0 0 0 99 1\n 1: 010AA8C0:0050 020AA8C0:9999 01 0:0 00:0 0 0 0 98 1\n";
+        assert_eq!(bound(tcp, true), [(80, 99)]);
+        assert_eq!(bound("head\ngarbage\n", true), []);
+    }
+
+    #[test]
+    fn only_whole_answers_to_our_own_request_count() {
+        let mut answer = vec![0; 240];
+        answer[0] = 2;
+        answer[4..8].copy_from_slice(&7_u32.to_be_bytes());
+        answer.extend([53, 1, 2, 54, 4, 10, 0, 0, 1, 255]);
+        assert_eq!(offered(&answer, 7), Some(Ipv4Addr::new(10, 0, 0, 1)));
+        assert_eq!(offered(&answer, 8), None);
+        assert_eq!(offered(&answer[..200], 7), None);
+        assert_eq!(offered(&[], 7), None);
+    }
+
+    #[test]
+    fn neighbours_that_did_not_answer_are_none() {
+        let table = "IP address       HW type     Flags       HW address            Mask     Device\n\
+                     192.168.10.10    0x1         0x2         52:54:00:aa:bb:01     *        eth1\n\
+                     192.168.10.11    0x1         0x0         00:00:00:00:00:00     *        eth1\n";
+        let mac = "52:54:00:aa:bb:01".parse().expect("mac");
+        assert_eq!(neighbours(table), [(Ipv4Addr::new(192, 168, 10, 10), mac)]);
+    }
+}
