@@ -127,12 +127,19 @@ pub fn offers(interface: &IfName, mac: Mac, own: Ipv4Addr) -> io::Result<Vec<Ipv
     let socket = UdpSocket::from(socket);
     socket.set_read_timeout(Some(PATIENCE))?;
     let xid = std::process::id();
-    socket.send_to(&discover(xid, mac), (Ipv4Addr::BROADCAST, 67))?;
     let mut found = BTreeSet::new();
     let mut buffer = [0; 1500];
-    // Whatever comes, it is not listened to for ever.
-    for _ in 0..64 {
-        let Ok((len, _)) = socket.recv_from(&mut buffer) else { break };
+    // Servers ping an address for up to three seconds before they offer it. Whatever comes, it is
+    // not listened to for ever.
+    for turn in 0..64 {
+        if turn < TRIES {
+            socket.send_to(&discover(xid, mac), (Ipv4Addr::BROADCAST, 67))?;
+        }
+        let len = match socket.recv_from(&mut buffer) {
+            Ok((len, _)) => len,
+            Err(_) if turn < TRIES => continue,
+            Err(_) => break,
+        };
         found.extend(
             buffer.get(..len).and_then(|bytes| offered(bytes, xid)).filter(|server| *server != own),
         );

@@ -196,6 +196,11 @@ impl Lab {
         client
     }
 
+    /// Pulls a plug of the switch, or puts it back.
+    pub(crate) fn switch_port(&self, port: &str, state: &str) {
+        self.switch.ip(&format!("link set dev {port} {state}"));
+    }
+
     /// `rekindle WORDS` in the master's namespace.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         self.command_by("env", &[], words)

@@ -1,6 +1,7 @@
 //! The real binary, real sockets and real clients, in namespaces made by [`crate::lab`].
 
 mod dhcp;
+mod doctor;
 mod flows;
 mod hardship;
 mod http;
