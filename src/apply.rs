@@ -264,7 +264,7 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
             before: output("nft", &["list", "table", "inet", "rekindle"]),
         },
         Action::LoadRules(Filter::Iptables) => {
-            let saved = |program: &str| output(program, &[]).unwrap_or_default();
+            let saved = |program: &str| whole(output(program, &[]).unwrap_or_default());
             let both = format!("{}{SPLIT}{}", saved("iptables-save"), saved("ip6tables-save"));
             Undo::Rules { program: "iptables".to_owned(), before: Some(both) }
         }
@@ -278,6 +278,24 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
             was_active: output("systemctl", &["is-active", unit]).is_some(),
         },
     }])
+}
+
+/// Saved rules with the tables that nobody has used yet, empty: what is not named is not restored.
+fn whole(mut saved: String) -> String {
+    let empty = [
+        ("*filter", ":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n"),
+        (
+            "*nat",
+            ":PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+             :POSTROUTING ACCEPT [0:0]\n",
+        ),
+    ];
+    for (table, chains) in empty {
+        if !saved.lines().any(|line| line == table) {
+            saved.push_str(&format!("{table}\n{chains}COMMIT\n"));
+        }
+    }
+    saved
 }
 
 /// Where munge looks for its key.

@@ -15,6 +15,11 @@ pub(super) struct Fresh(pub(super) Lab);
 
 impl Fresh {
     pub(super) fn new(lab: Lab) -> Self {
+        Self::of(lab, "ID=debian\nVERSION_ID=\"12\"\n")
+    }
+
+    /// One of that release.
+    fn of(lab: Lab, os_release: &str) -> Self {
         run(Command::new("cp").arg("-a").arg("/etc").arg(lab.path("etc"))).ok();
         // As Debian's installer leaves it, whatever this machine is.
         let network = lab.path("etc/network");
@@ -24,7 +29,7 @@ impl Fresh {
         std::fs::write(network.join("interfaces"), text).expect("interfaces");
         let release = lab.path("etc/os-release");
         std::fs::remove_file(&release).unwrap_or_default();
-        std::fs::write(release, "ID=debian\nVERSION_ID=\"12\"\n").expect("os-release");
+        std::fs::write(release, os_release).expect("os-release");
         lab.master.ip(&format!("addr del {MASTER}/24 dev eth1"));
         lab.master.ip("link set dev eth1 down");
         Self(lab)
@@ -120,6 +125,33 @@ fn a_master_is_planned_applied_confirmed_and_reverted() {
     let reverted = fresh.run(&["revert"]);
     assert_eq!(reverted.code, Some(0), "{}", reverted.err);
     assert_eq!(differs(&fresh.state(), &before), Vec::<String>::new());
+}
+
+#[test]
+fn on_release_7_it_is_iptables_and_ifcfg() {
+    let fresh = Fresh::of(lab!(), "ID=\"centos\"\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\n");
+    let filters = || {
+        let saved = |program: &str| run(fresh.0.master.command(program).args(["-S"])).text();
+        saved("iptables") + &saved("ip6tables")
+    };
+    let (before, open) = (fresh.state(), filters());
+    let applied = fresh.run(&["apply", "--yes", "--only", AREAS]);
+    assert_eq!(applied.code, Some(0), "{}", applied.err);
+    assert!(applied.text().contains("write /etc/sysconfig/network-scripts/ifcfg-eth1"));
+    assert_eq!(filters().matches("-P INPUT DROP").count(), 2, "{}", filters());
+    assert_eq!(fresh.run(&["confirm"]).text(), "kept\n");
+    let again = fresh.run(&["plan", "--only", AREAS]);
+    assert_eq!((again.code, again.text().as_str()), (Some(0), "nothing to do\n"), "{}", again.err);
+    assert_eq!(fresh.run(&["revert"]).code, Some(0));
+    assert_eq!(filters(), open);
+    let mut after = fresh.state();
+    // iptables leaves its empty tables behind.
+    let tables =
+        |state: &mut BTreeMap<String, Vec<u8>>| state.retain(|name, _| !name.starts_with("nft "));
+    let mut before = before;
+    tables(&mut after);
+    tables(&mut before);
+    assert_eq!(differs(&after, &before), Vec::<String>::new());
 }
 
 #[test]
