@@ -1,5 +1,6 @@
 //! The real binary, real sockets and real clients, in namespaces made by [`crate::lab`].
 
+mod ban;
 mod dhcp;
 mod doctor;
 mod flows;
