@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +105,12 @@ impl Record {
             journal::private_dir(dir).map_err(|source| io_error(dir, source))?;
         }
         Ok(Self { dir })
+    }
+
+    /// The same where there is one already; looks, and makes nothing.
+    pub fn existing(state: &Path) -> Option<Self> {
+        let dir = state.join("master");
+        dir.is_dir().then_some(Self { dir })
     }
 
     fn undo_file(&self) -> PathBuf {
@@ -475,6 +482,13 @@ fn feed(program: &str, words: &[&str], input: &str) -> Result<(), ApplyError> {
     let said = String::from_utf8_lossy(&done.stderr);
     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
     Err(failed(last.trim().to_owned()))
+}
+
+/// Waits so long, whoever wakes us.
+pub fn pause(time: Duration) {
+    let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+    // Nothing is ever sent: only time ends it.
+    receiver.recv_timeout(time).unwrap_or_default();
 }
 
 /// What a program prints; `None` when it fails or is not there.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::output;
+use super::{output, pause};
 use crate::doctor::{Listener, Wire};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -204,13 +204,6 @@ fn neighbours(table: &str) -> Vec<(Ipv4Addr, Mac)> {
         (flags & 2 != 0).then_some((ip.parse().ok()?, mac.parse().ok()?))
     };
     table.lines().skip(1).filter_map(entry).collect()
-}
-
-/// Waits so long.
-fn pause(time: Duration) {
-    let (_sender, receiver) = std::sync::mpsc::channel::<()>();
-    // Nothing is ever sent: only time ends it.
-    receiver.recv_timeout(time).unwrap_or_default();
 }
 
 #[cfg(test)]

@@ -218,20 +218,24 @@ impl ApplyArgs {
 
 impl Rollback {
     fn run(self, files: &Files) -> anyhow::Result<()> {
-        if let Some(seconds) = self.after {
-            wait(Duration::from_secs(seconds));
+        let waits = |record: &Record| -> anyhow::Result<bool> {
+            let pending = record.pending()?;
+            Ok(pending.is_some_and(|pending| self.id.is_none_or(|id| id == pending.id)))
+        };
+        let nothing = "nothing waits to be confirmed";
+        // Once a second, so that nobody stands guard over what was confirmed.
+        for _ in 0..self.after.unwrap_or(0) {
+            match Record::existing(&files.state) {
+                Some(record) if waits(&record)? => apply::pause(Duration::from_secs(1)),
+                Some(_) | None => return out::text(nothing),
+            }
         }
-        let undone = Record::open(&files.state)?.roll_back(self.id)?;
-        out::text(if undone { "undone" } else { "nothing waits to be confirmed" })
+        let undone = match Record::existing(&files.state) {
+            Some(record) => record.roll_back(self.id)?,
+            None => false,
+        };
+        out::text(if undone { "undone" } else { nothing })
     }
-}
-
-/// Waits so long, whoever wakes us.
-fn wait(time: Duration) {
-    let (sender, receiver) = std::sync::mpsc::channel::<()>();
-    // Nothing is ever sent: only time ends it.
-    receiver.recv_timeout(time).unwrap_or_default();
-    drop(sender);
 }
 
 fn answered_yes() -> anyhow::Result<bool> {
