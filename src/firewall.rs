@@ -196,6 +196,13 @@ pub fn master(network: &Network) -> Ruleset {
         Rule::new("S3", "the private wire", any, [Condition::In(private.clone())], Verdict::Lan),
         Rule::new(
             "S3",
+            "DHCPv6: the uplink keeps its address, whose giver was asked by multicast",
+            v6,
+            [Condition::In(uplink.clone()), Condition::UdpFromTo(547, 546)],
+            accept,
+        ),
+        Rule::new(
+            "S3",
             "ssh for the admin",
             any,
             [Condition::In(uplink.clone()), Condition::TcpTo(22), new.clone()],
