@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::journal;
@@ -111,6 +112,15 @@ impl Record {
     pub fn existing(state: &Path) -> Option<Self> {
         let dir = state.join("master");
         dir.is_dir().then_some(Self { dir })
+    }
+
+    /// The right to change this machine; others wait for it. It ends with its holder, however that ends.
+    pub fn lock(&self) -> Result<Flock<File>, ApplyError> {
+        let path = self.dir.join("lock");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.map_err(|source| io_error(&path, source))?;
+        Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| io_error(&path, io::Error::from(errno)))
     }
 
     fn undo_file(&self) -> PathBuf {

@@ -100,7 +100,9 @@ impl Master {
             }
             Self::Rollback(args) => args.run(files),
             Self::Revert => {
-                let count = Record::open(&files.state)?.revert()?;
+                let record = Record::open(&files.state)?;
+                let _held = record.lock()?;
+                let count = record.revert()?;
                 out::text(&format!(
                     "{count} changes undone; this machine is as it was before the first apply"
                 ))
@@ -168,6 +170,7 @@ impl ApplyArgs {
                 return Err(Wrong("nothing was done".to_owned()).into());
             }
         }
+        let held = record.lock()?;
         let is_risky = plan.steps.iter().any(|step| step.area.is_risky());
         let id = journal::now_ms();
         record.begin(id)?;
@@ -190,6 +193,7 @@ impl ApplyArgs {
             record.roll_back(Some(id))?;
             return Err(anyhow::Error::new(error).context("nothing was kept"));
         }
+        drop(held);
         if !is_risky {
             record.confirm()?;
             return out::text(&format!("{total} steps done"));
@@ -211,6 +215,7 @@ impl ApplyArgs {
             let kept = record.confirm()?;
             return out::text(if kept { "kept" } else { "too late: it was undone already" });
         }
+        let _held = record.lock()?;
         record.roll_back(None)?;
         out::text("undone")
     }
@@ -223,6 +228,10 @@ impl Rollback {
             Ok(pending.is_some_and(|pending| self.id.is_none_or(|id| id == pending.id)))
         };
         let nothing = "nothing waits to be confirmed";
+        // The time begins when the change is whole, or when whoever made it is gone.
+        if let Some(record) = Record::existing(&files.state) {
+            drop(record.lock()?);
+        }
         // Once a second, so that nobody stands guard over what was confirmed.
         for _ in 0..self.after.unwrap_or(0) {
             match Record::existing(&files.state) {
@@ -231,7 +240,10 @@ impl Rollback {
             }
         }
         let undone = match Record::existing(&files.state) {
-            Some(record) => record.roll_back(self.id)?,
+            Some(record) => {
+                let _held = record.lock()?;
+                record.roll_back(self.id)?
+            }
             None => false,
         };
         out::text(if undone { "undone" } else { nothing })

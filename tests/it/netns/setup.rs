@@ -166,6 +166,25 @@ fn what_nobody_confirms_is_undone() {
 }
 
 #[test]
+fn a_change_that_takes_longer_than_its_confirmation_is_undone_whole() {
+    let fresh = Fresh::new(lab!());
+    // As on a slow machine: the rules take their time.
+    let slow = fresh.0.path("slow");
+    std::fs::create_dir(&slow).expect("folder");
+    let script = "#!/bin/sh\ncase $1 in -f) sleep 8 ;; esac\nexec /usr/sbin/nft \"$@\"\n";
+    std::fs::write(slow.join("nft"), script).expect("script");
+    run(Command::new("chmod").arg("755").arg(slow.join("nft"))).ok();
+    let before = fresh.state();
+    let path = format!("{}:{}", slow.display(), std::env::var_os("PATH").expect("path").display());
+    let mut apply = fresh.command(&["apply", "--yes", "--within", "5", "--only", AREAS]);
+    let applied = run(apply.env("PATH", path));
+    assert_eq!(applied.code, Some(0), "{}", applied.err);
+    assert!(fresh.has_rules(), "the time begins when all is done");
+    fresh.wait_until_undone();
+    assert_eq!(differs(&fresh.state(), &before), Vec::<String>::new());
+}
+
+#[test]
 fn a_crash_in_the_middle_is_undone_too() {
     let fresh = Fresh::new(lab!());
     let before = fresh.state();
