@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::change;
 use crate::journal;
 use crate::setup::{Action, Filter, Plan, files};
 
@@ -134,23 +135,14 @@ impl Record {
     /// The change that waits, when there is one.
     pub fn pending(&self) -> Result<Option<Pending>, ApplyError> {
         let path = self.pending_file();
-        match std::fs::read(&path) {
-            Ok(text) => {
-                let pending = serde_json::from_slice(&text);
-                pending.map(Some).map_err(|error| io_error(&path, error.into()))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(io_error(&path, source)),
-        }
+        let text = there(&path, std::fs::read(&path))?;
+        let parse = |text: Vec<u8>| serde_json::from_slice(&text);
+        text.map(parse).transpose().map_err(|error| io_error(&path, error.into()))
     }
 
     fn entries(&self) -> Result<Vec<Undo>, ApplyError> {
         let path = self.undo_file();
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-            Err(source) => return Err(io_error(&path, source)),
-        };
+        let text = there(&path, std::fs::read_to_string(&path))?.unwrap_or_default();
         // A last line without its end was being written when the power failed: its step was not begun.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let parse = |(index, line): (usize, &str)| {
@@ -193,11 +185,7 @@ impl Record {
     /// Keeps what was done. `false` when nothing waits.
     pub fn confirm(&self) -> Result<bool, ApplyError> {
         let path = self.pending_file();
-        match std::fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(io_error(&path, source)),
-        }
+        Ok(there(&path, std::fs::remove_file(&path))?.is_some())
     }
 
     /// Undoes the change that waits, or that one only when `id` is given. `false` when it does not wait.
@@ -281,15 +269,17 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
             before: output("nft", &["list", "table", "inet", "rekindle"]),
         },
         Action::LoadRules(Filter::Iptables) => {
-            let saved = |program: &str| whole(output(program, &[]).unwrap_or_default());
-            let both = format!("{}{SPLIT}{}", saved("iptables-save"), saved("ip6tables-save"));
-            Undo::Rules { program: "iptables".to_owned(), before: Some(both) }
+            let family = |program: &str| {
+                let saved = output(&format!("{program}-save"), &[]).unwrap_or_default();
+                Undo::Rules { program: program.to_owned(), before: Some(whole(saved)) }
+            };
+            return Ok(vec![family("iptables"), family("ip6tables")]);
         }
         Action::MungeKey => {
             let path = PathBuf::from(MUNGE_KEY);
             Undo::File { before: kept(&path)?, path }
         }
-        Action::Service { unit, .. } => Undo::Service {
+        Action::Service { unit } => Undo::Service {
             unit: (*unit).to_owned(),
             was_enabled: output("systemctl", &["is-enabled", unit]).is_some(),
             was_active: output("systemctl", &["is-active", unit]).is_some(),
@@ -318,20 +308,13 @@ fn whole(mut saved: String) -> String {
 /// Where munge looks for its key.
 pub(crate) const MUNGE_KEY: &str = "/etc/munge/munge.key";
 
-/// Between the rules of both families in one undo line.
-const SPLIT: &str = "\n#### ip6tables\n";
-
 fn kept(path: &Path) -> Result<Option<Kept>, ApplyError> {
     let read = || -> io::Result<Kept> {
         let about = std::fs::metadata(path)?;
         let (mode, uid, gid) = (about.mode() & 0o7777, about.uid(), about.gid());
         Ok(Kept { mode, uid, gid, text: std::fs::read(path)? })
     };
-    match read() {
-        Ok(kept) => Ok(Some(kept)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(io_error(path, source)),
-    }
+    there(path, read())
 }
 
 fn act(action: &Action, munge_key: &[u8]) -> Result<(), ApplyError> {
@@ -356,14 +339,12 @@ fn act(action: &Action, munge_key: &[u8]) -> Result<(), ApplyError> {
             let owner = user.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
             put(Path::new(MUNGE_KEY), munge_key, 0o400, owner)
         }
-        Action::Service { unit, enable } => {
+        Action::Service { unit } => {
             if !look::has_systemd() {
                 return Ok(());
             }
             run("systemctl", &["daemon-reload"])?;
-            if *enable {
-                run("systemctl", &["enable", unit])?;
-            }
+            run("systemctl", &["enable", unit])?;
             run("systemctl", &["reload-or-restart", unit])
         }
     }
@@ -374,10 +355,7 @@ fn undo(entry: &Undo) -> Result<(), ApplyError> {
         Undo::File { path, before: Some(Kept { mode, uid, gid, text }) } => {
             put(path, text, *mode, Some((*uid, *gid)))
         }
-        Undo::File { path, before: None } => match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path, error)),
-            Ok(()) | Err(_) => Ok(()),
-        },
+        Undo::File { path, before: None } => there(path, std::fs::remove_file(path)).map(drop),
         Undo::Folder { path } => {
             std::fs::remove_dir(path).unwrap_or_default();
             Ok(())
@@ -392,11 +370,8 @@ fn undo(entry: &Undo) -> Result<(), ApplyError> {
             output("nft", &["delete", "table", "inet", "rekindle"]);
             before.as_ref().map_or(Ok(()), |rules| feed("nft", &["-f", "-"], rules))
         }
-        Undo::Rules { before, .. } => {
-            let both = before.as_deref().unwrap_or_default();
-            let (v4, v6) = both.split_once(SPLIT).unwrap_or((both, ""));
-            feed("iptables-restore", &[], v4)?;
-            feed("ip6tables-restore", &[], v6)
+        Undo::Rules { program, before } => {
+            feed(&format!("{program}-restore"), &[], before.as_deref().unwrap_or_default())
         }
         Undo::Service { unit, was_enabled, was_active } => {
             if !look::has_systemd() {
@@ -423,20 +398,11 @@ fn sysctl(name: &str, value: u64) -> Result<(), ApplyError> {
     std::fs::write(&path, format!("{value}\n")).map_err(|source| io_error(&path, source))
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file whole or not at all, its folder too.
 fn put(path: &Path, text: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<(), ApplyError> {
     let write = || -> io::Result<()> {
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(dir)?;
-        let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
-        fresh.write_all(text)?;
-        fresh.as_file().set_permissions(PermissionsExt::from_mode(mode))?;
-        if let Some((uid, gid)) = owner {
-            fchown(fresh.as_file(), Some(uid), Some(gid))?;
-        }
-        fresh.as_file().sync_all()?;
-        fresh.persist(path)?;
-        File::open(dir)?.sync_all()
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        change::put(path, text, mode, owner)
     };
     write().map_err(|source| io_error(path, source))
 }
@@ -456,14 +422,12 @@ pub fn guard(
     let log = log.map_err(|source| io_error(&log_file, source))?;
     // systemd would end what an ssh session left, where it was told to.
     let unit = format!("--unit=rekindle-rollback-{id}");
-    let before: &[&str] = if look::has_systemd() {
-        &["systemd-run", "--quiet", "--collect", &unit]
-    } else {
-        &["setsid"]
-    };
-    let (program, words) = before.split_first().unwrap_or((&"setsid", &[]));
+    let program = if look::has_systemd() { "systemd-run" } else { "setsid" };
     let mut guard = Command::new(program);
-    guard.args(words).arg(exe).arg("--config").arg(config).arg("--state").arg(state);
+    if look::has_systemd() {
+        guard.args(["--quiet", "--collect", &unit]);
+    }
+    guard.arg(exe).arg("--config").arg(config).arg("--state").arg(state);
     guard.args(["master", "rollback", "--id", &id, "--after", &seconds]);
     guard.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     guard.spawn().map(drop).map_err(|source| io_error(Path::new(program), source))
@@ -505,6 +469,15 @@ pub fn pause(time: Duration) {
 fn output(program: &str, words: &[&str]) -> Option<String> {
     let done = Command::new(program).args(words).stdin(Stdio::null()).output().ok()?;
     done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// What was done with a file, or nothing where it is not there.
+fn there<T>(path: &Path, done: io::Result<T>) -> Result<Option<T>, ApplyError> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io_error(path, source)),
+    }
 }
 
 fn io_error(path: &Path, source: io::Error) -> ApplyError {

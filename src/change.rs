@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -41,19 +41,25 @@ impl Lock {
     /// Puts the new text in place of the old in one step; mode and owner stay.
     pub fn replace(&self, text: &str) -> Result<(), ChangeError> {
         let change = || -> io::Result<()> {
-            let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
-            let dir = dir.unwrap_or(Path::new("."));
             let old = std::fs::metadata(&self.path)?;
-            let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
-            fresh.write_all(text.as_bytes())?;
-            fresh.as_file().set_permissions(old.permissions())?;
-            fchown(fresh.as_file(), Some(old.uid()), Some(old.gid()))?;
-            fresh.as_file().sync_all()?;
-            fresh.persist(&self.path)?;
-            File::open(dir)?.sync_all()
+            put(&self.path, text.as_bytes(), old.mode() & 0o7777, Some((old.uid(), old.gid())))
         };
         change().map_err(|source| ChangeError { path: self.path.clone(), source })
     }
+}
+
+/// Writes a file whole or not at all, and durably. `owner`: user and group; nothing: our own.
+pub fn put(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
+    fresh.write_all(content)?;
+    fresh.as_file().set_permissions(PermissionsExt::from_mode(mode))?;
+    if let Some((uid, gid)) = owner {
+        fchown(fresh.as_file(), Some(uid), Some(gid))?;
+    }
+    fresh.as_file().sync_all()?;
+    fresh.persist(path)?;
+    File::open(dir)?.sync_all()
 }
 
 /// What a change would break, told as a refusal.

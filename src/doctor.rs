@@ -8,7 +8,7 @@ use crate::cluster::Cluster;
 use crate::mac::Mac;
 use crate::machine::Loader;
 use crate::name::{IfName, NodeName, OsName};
-use crate::setup::{Area, Facts, Plan, Refusal};
+use crate::setup::{Facts, Plan, Refusal};
 use crate::stage::{Stage, State, TimestampMs};
 
 /// Something that is wrong.
@@ -360,13 +360,6 @@ fn nodes(cluster: &Cluster, state: &State, signs: &Signs) -> Vec<Finding> {
         }
     }
     found
-}
-
-/// Parts of the master that are not as cluster.toml says: not a fault, but worth a line.
-pub fn not_applied(plan: &Plan) -> Vec<Area> {
-    let mut areas: Vec<_> = plan.steps.iter().map(|step| step.area).collect();
-    areas.dedup();
-    areas
 }
 
 #[cfg(test)]

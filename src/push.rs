@@ -9,6 +9,7 @@ use base64ct::{Base64, Encoding};
 use similar::TextDiff;
 
 use crate::artifacts::NodeFile;
+use crate::http::report::printable;
 
 /// What a node has of one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,25 +96,26 @@ pub fn changes(files: &[NodeFile], found: Vec<Option<Found>>) -> Vec<Change<'_>>
 impl Change<'_> {
     /// A unified diff for a person; terminal escapes of the node's old file do not reach them.
     pub fn diff(&self, node: &str) -> String {
-        let path = self.file.path;
-        let old = self.found.as_ref().map(|found| String::from_utf8_lossy(&found.text));
-        let old = old.as_deref().map(crate::http::report::printable).unwrap_or_default();
-        let mut text = TextDiff::from_lines(old.as_str(), &self.file.text)
-            .unified_diff()
-            .context_radius(2)
-            .header(&format!("{node}:{path}"), &format!("{node}:{path} (new)"))
-            .to_string();
-        match &self.found {
-            Some(found) if found.mode != self.file.mode => {
-                push_line(
-                    &mut text,
-                    &format!("{node}:{path}: mode {:o} -> {:o}", found.mode, self.file.mode),
-                );
-            }
-            Some(_) | None => {}
-        }
-        text
+        let text = |found: &Found| printable(&String::from_utf8_lossy(&found.text));
+        let old = self.found.as_ref().map(|found| (u32::from(found.mode), text(found)));
+        let old = old.as_ref().map(|(mode, text)| (*mode, text.as_str()));
+        let new = (u32::from(self.file.mode), self.file.text.as_str());
+        diff(&format!("{node}:{}", self.file.path), old, new)
     }
+}
+
+/// How a file changes, for a person: its text, and its permission bits when they do too.
+pub fn diff(name: &str, old: Option<(u32, &str)>, (mode, text): (u32, &str)) -> String {
+    let (old_mode, old_text) = old.unwrap_or((mode, ""));
+    let mut told = TextDiff::from_lines(old_text, text)
+        .unified_diff()
+        .context_radius(2)
+        .header(name, &format!("{name} (new)"))
+        .to_string();
+    if old_mode != mode {
+        push_line(&mut told, &format!("{name}: mode {old_mode:o} -> {mode:o}"));
+    }
+    told
 }
 
 /// The script that writes: each file whole or not at all, then whatever must notice.

@@ -200,12 +200,10 @@ pub enum Action {
     LoadRules(Filter),
     /// munge gets the cluster's key, which is shown to nobody.
     MungeKey,
-    /// A service is told, when there is systemd: started now and at boot, or asked to read its files anew.
+    /// A service is started, when there is systemd: now, or told to read its files anew, and at boot.
     Service {
         /// Its unit.
         unit: &'static str,
-        /// Whether it is also switched on.
-        enable: bool,
     },
 }
 
@@ -357,10 +355,10 @@ fn live(area: Area, cluster: &Cluster, facts: &Facts, has_changed: bool, steps: 
                 Filter::Nft => "rekindle-firewall.service",
                 Filter::Iptables => "iptables.service",
             };
-            add("S3", "they come back at boot", Action::Service { unit, enable: true });
+            add("S3", "they come back at boot", Action::Service { unit });
             if facts.filter == Filter::Iptables {
                 let unit = "ip6tables.service";
-                add("S3", "they come back at boot", Action::Service { unit, enable: true });
+                add("S3", "they come back at boot", Action::Service { unit });
             }
         }
         Area::Nat => {
@@ -377,24 +375,20 @@ fn live(area: Area, cluster: &Cluster, facts: &Facts, has_changed: bool, steps: 
             } else {
                 "chronyd.service"
             };
-            add("S13", "the nodes' clock", Action::Service { unit, enable: true });
+            add("S13", "the nodes' clock", Action::Service { unit });
         }
         Area::Scheduler if cluster.scheduler() == Scheduler::Slurm => {
             if !facts.has_munge_key {
                 add("S13", "who may talk to the batch system", Action::MungeKey);
-                add(
-                    "S13",
-                    "the key is read",
-                    Action::Service { unit: "munge.service", enable: true },
-                );
+                add("S13", "the key is read", Action::Service { unit: "munge.service" });
             }
             if has_changed || !facts.has_munge_key {
-                let action = Action::Service { unit: "slurmctld.service", enable: true };
+                let action = Action::Service { unit: "slurmctld.service" };
                 add("S13", "the batch system's server", action);
             }
         }
         Area::Fail2ban if has_changed => {
-            let action = Action::Service { unit: "fail2ban.service", enable: true };
+            let action = Action::Service { unit: "fail2ban.service" };
             add("S11", "who guesses passwords is locked out", action);
         }
         Area::Firewall

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{ApplyError, MUNGE_KEY, io_error, output};
+use super::{ApplyError, MUNGE_KEY, io_error, output, there};
 use crate::cluster::Network;
 use crate::host;
 use crate::name::IfName;
@@ -75,11 +75,7 @@ fn file(path: &Path) -> Result<Option<Found>, ApplyError> {
         let mode = std::fs::metadata(path)?.mode() & 0o7777;
         Ok(Found { mode, text: std::fs::read_to_string(path)? })
     };
-    match read() {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(io_error(path, source)),
-    }
+    there(path, read())
 }
 
 fn links() -> Result<Vec<Link>, ApplyError> {

@@ -1,17 +1,18 @@
 //! `rekindle master`: the machine itself, planned, applied, confirmed or undone.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 use serde_json::json;
-use similar::TextDiff;
 
 use super::{Files, Wrong, out};
 use crate::apply::{self, Record, look};
 use crate::journal;
-use crate::setup::{self, Action, Area, Found, Plan, Step, Wish};
+use crate::push;
+use crate::setup::{self, Action, Area, Plan, Step, Wish};
 use crate::trust::{Secrets, store};
 
 /// How long a change waits for its confirmation, in seconds.
@@ -35,8 +36,8 @@ pub(super) enum Master {
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
     /// Only these parts
-    #[arg(long, value_delimiter = ',', value_name = "AREA,…")]
-    only: Vec<Word>,
+    #[arg(long, value_delimiter = ',', value_name = "AREA,…", value_parser = areas())]
+    only: Vec<Area>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -45,8 +46,8 @@ pub(super) struct PlanArgs {
 #[derive(Debug, Args)]
 pub(super) struct ApplyArgs {
     /// Only these parts
-    #[arg(long, value_delimiter = ',', value_name = "AREA,…")]
-    only: Vec<Word>,
+    #[arg(long, value_delimiter = ',', value_name = "AREA,…", value_parser = areas())]
+    only: Vec<Area>,
     /// Do it without asking first
     #[arg(long)]
     yes: bool,
@@ -65,28 +66,12 @@ pub(super) struct Rollback {
     after: Option<u64>,
 }
 
-/// An [`Area`] on the command line.
-#[derive(Debug, Clone, Copy)]
-struct Word(Area);
-
-impl ValueEnum for Word {
-    fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Word; 8] = [
-            Word(Area::Network),
-            Word(Area::Firewall),
-            Word(Area::Nat),
-            Word(Area::Names),
-            Word(Area::Ssh),
-            Word(Area::Time),
-            Word(Area::Scheduler),
-            Word(Area::Fail2ban),
-        ];
-        &ALL
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(self.0.word()))
-    }
+/// The words of `--only`.
+fn areas() -> impl TypedValueParser<Value = Area> {
+    PossibleValuesParser::new(Area::ALL.map(Area::word)).try_map(|word| {
+        let area = Area::ALL.into_iter().find(|area| area.word() == word);
+        area.ok_or("no such area")
+    })
 }
 
 impl Master {
@@ -111,16 +96,15 @@ impl Master {
     }
 }
 
-fn plan(files: &Files, only: &[Word], secrets: &Secrets) -> anyhow::Result<Plan> {
+fn plan(files: &Files, only: &[Area], secrets: &Secrets) -> anyhow::Result<Plan> {
     let cluster = files.cluster()?;
     let state = files.journal()?.state()?;
     let facts = look::facts(cluster.network(), secrets.munge_key())?;
-    let areas: Vec<_> =
-        if only.is_empty() { Area::ALL.into() } else { only.iter().map(|word| word.0).collect() };
+    let areas = if only.is_empty() { &Area::ALL } else { only };
     let root_key = files.state.join("secrets/root_ed25519").display().to_string();
     let host_ca = &secrets.public().host_ca;
     let wish = Wish { cluster: &cluster, state: &state, host_ca, root_key: &root_key };
-    setup::plan(&wish, &facts, &areas).map_err(|refusals| {
+    setup::plan(&wish, &facts, areas).map_err(|refusals| {
         let lines: Vec<_> = refusals.iter().map(ToString::to_string).collect();
         Wrong(lines.join("\n")).into()
     })
@@ -165,8 +149,7 @@ impl ApplyArgs {
                 )
                 .into());
             }
-            out::note("do this? [y/N]");
-            if !answered_yes()? {
+            if !out::ask("do this?")? {
                 return Err(Wrong("nothing was done".to_owned()).into());
             }
         }
@@ -210,8 +193,7 @@ impl ApplyArgs {
         if self.yes || !std::io::stdin().is_terminal() {
             return Ok(());
         }
-        out::note("open a second ssh session to see that you still get in. Keep it? [y/N]");
-        if answered_yes()? {
+        if out::ask("open a second ssh session to see that you still get in. Keep it?")? {
             let kept = record.confirm()?;
             return out::text(if kept { "kept" } else { "too late: it was undone already" });
         }
@@ -250,17 +232,12 @@ impl Rollback {
     }
 }
 
-fn answered_yes() -> anyhow::Result<bool> {
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).context("read the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
 fn show(plan: &Plan) -> anyhow::Result<()> {
     for step in &plan.steps {
         out::text(&format!("{} {}: {} ({})", step.id, step.area, words(&step.action), step.why))?;
         if let Action::Write { path, before, after } = &step.action {
-            out::text(&diff(path, before.as_ref(), after))?;
+            let old = before.as_ref().map(|found| (found.mode, found.text.as_str()));
+            out::text(&push::diff(path, old, (after.mode, &after.text)))?;
         }
     }
     for line in &plan.left_alone {
@@ -284,19 +261,6 @@ fn words(action: &Action) -> String {
         Action::MungeKey => "give munge the cluster's key".to_owned(),
         Action::Service { unit, .. } => format!("start {unit}, now and at boot"),
     }
-}
-
-fn diff(path: &str, before: Option<&Found>, after: &Found) -> String {
-    let old = before.map_or("", |found| found.text.as_str());
-    let mut text = TextDiff::from_lines(old, &after.text)
-        .unified_diff()
-        .context_radius(2)
-        .header(path, &format!("{path} (new)"))
-        .to_string();
-    if let Some(found) = before.filter(|found| found.mode != after.mode) {
-        text.push_str(&format!("{path}: mode {:o} -> {:o}\n", found.mode, after.mode));
-    }
-    text
 }
 
 fn as_json(step: &Step) -> serde_json::Value {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use anyhow::Context;
 use serde::Serialize;
 
 /// Prints lines.
@@ -23,6 +24,14 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 pub(super) fn note(text: &str) {
     // Nobody is there to hear it: nothing to be done.
     writeln!(io::stderr(), "{text}").unwrap_or_default();
+}
+
+/// Asks a person; only a clear yes is one.
+pub(super) fn ask(question: &str) -> anyhow::Result<bool> {
+    note(&format!("{question} [y/N]"));
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// An error: one line for each thing that is wrong.

@@ -123,10 +123,7 @@ impl Push {
             )
             .into());
         }
-        out::note(&format!("write this to {nodes} nodes? [y/N]"));
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer).context("read the answer")?;
-        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+        out::ask(&format!("write this to {nodes} nodes?"))
     }
 
     fn tell(&self, outcomes: &[Outcome]) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::cluster::sample;
-use crate::setup::{Filter, Link, Wiring};
+use crate::setup::{Area, Filter, Link, Wiring};
 use crate::stage::{Entry, Event, Plan as Script, Report};
 
 fn cluster() -> Cluster {

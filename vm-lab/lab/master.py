@@ -183,12 +183,12 @@ class Master:
         return file
 
     def ssh(self, address: str, command: str, key: Path | None = None, namespace: str = net.MASTER, user: str = "root",
-            timeout: float = 180) -> subprocess.CompletedProcess:
+            timeout: float = 180, input: bytes | None = None) -> subprocess.CompletedProcess:
         """Runs a command on a node. Host keys must carry the cluster's signature."""
         return run(*net.inside(namespace), "ssh", "-F", "/dev/null", "-i", key or self.admin, "-o", "BatchMode=yes",
                    "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=30",
                    "-o", f"UserKnownHostsFile={self.known_hosts()}", "-o", "GlobalKnownHostsFile=/dev/null",
-                   "-o", "LogLevel=ERROR", f"{user}@{address}", command, check=False, timeout=timeout)
+                   "-o", "LogLevel=ERROR", f"{user}@{address}", command, check=False, timeout=timeout, input=input)
 
     def ask(self, address: str, command: str, **more) -> str:
         """The same for commands that must work."""

@@ -1,12 +1,11 @@
 """`rekindle master` on a machine with systemd: an installed node plays the master, with a card that leads nowhere."""
 
 
-from . import net
 from .installing import installed_row
 from .master import BINARY, Settings
 from .proof import cycle
 from .session import Lab
-from .shell import LabError, run, say, wait_for
+from .shell import LabError, say, wait_for
 
 CLUSTER = """\
 [network]
@@ -105,10 +104,7 @@ class Machine:
 
     def put(self, path: str, content: bytes, mode: str) -> None:
         """Writes a file there."""
-        master = self.lab.master
-        done = run(*net.inside(net.MASTER), "ssh", "-F", "/dev/null", "-i", master.admin, "-o", "BatchMode=yes",
-                   "-o", f"UserKnownHostsFile={master.known_hosts()}", "-o", "LogLevel=ERROR", f"root@{self.ip}",
-                   f"cat >{path} && chmod {mode} {path}", input=content, check=False)
+        done = self.lab.master.ssh(self.ip, f"cat >{path} && chmod {mode} {path}", input=content)
         if done.returncode:
             raise LabError(f"{path} could not be written on {self.ip}: {done.stderr[-200:]!r}")
 
