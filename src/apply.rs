@@ -15,7 +15,6 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::change;
-use crate::journal;
 use crate::setup::{Action, Filter, Plan, files};
 
 pub mod look;
@@ -99,19 +98,24 @@ pub struct Pending {
     lines: usize,
 }
 
+fn beside(state: &Path) -> PathBuf {
+    let mut name = state.file_name().unwrap_or_default().to_owned();
+    name.push("-master");
+    state.with_file_name(name)
+}
+
 impl Record {
-    /// In `STATE/master`, which only root reads: it holds old texts of private files.
+    /// In `STATE-master`, which only root reads: it holds old texts of private files, and root does what it
+    /// says. So it is not in the daemon's own folder.
     pub fn open(state: &Path) -> Result<Self, ApplyError> {
-        let dir = state.join("master");
-        for dir in [state, &dir] {
-            journal::private_dir(dir).map_err(|source| io_error(dir, source))?;
-        }
+        let dir = beside(state);
+        change::private_dir(&dir).map_err(|source| io_error(&dir, source))?;
         Ok(Self { dir })
     }
 
     /// The same where there is one already; looks, and makes nothing.
     pub fn existing(state: &Path) -> Option<Self> {
-        let dir = state.join("master");
+        let dir = beside(state);
         dir.is_dir().then_some(Self { dir })
     }
 
@@ -404,7 +408,12 @@ fn put(path: &Path, text: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result
         std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
         change::put(path, text, mode, owner)
     };
-    write().map_err(|source| io_error(path, source))
+    write().map_err(|source| io_error(path, source))?;
+    // A new file has the label of its folder, which is not always the file's own.
+    if Path::new("/sys/fs/selinux/enforce").exists() {
+        run("restorecon", &[&path.display().to_string()])?;
+    }
+    Ok(())
 }
 
 /// Starts the process that undoes the change `id` after so many seconds unless it was confirmed. It has
@@ -417,7 +426,7 @@ pub fn guard(
     seconds: u64,
 ) -> Result<(), ApplyError> {
     let (id, seconds) = (id.to_string(), seconds.to_string());
-    let log_file = state.join("master/rollback.log");
+    let log_file = beside(state).join("rollback.log");
     let log = OpenOptions::new().create(true).append(true).open(&log_file);
     let log = log.map_err(|source| io_error(&log_file, source))?;
     // systemd would end what an ssh session left, where it was told to.

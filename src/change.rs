@@ -1,8 +1,8 @@
-//! Changing `cluster.toml` on disk: one writer at a time, the new text whole or not at all.
+//! Changing files on disk: one writer at a time, the new text whole or not at all, for the right owner.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -60,6 +60,25 @@ pub fn put(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) ->
     fresh.as_file().sync_all()?;
     fresh.persist(path)?;
     File::open(dir)?.sync_all()
+}
+
+/// Makes a folder that only its owner can look into; one that is there stays as it is.
+pub fn private_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    like_its_folder(dir)
+}
+
+/// What root makes in the daemon's folder belongs to the daemon's user, or that one could not use it.
+pub fn like_its_folder(path: &Path) -> io::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let about = std::fs::metadata(dir)?;
+    lchown(path, Some(about.uid()), Some(about.gid()))
 }
 
 /// What a change would break, told as a refusal.

@@ -1,8 +1,9 @@
 //! What is wrong with this master, by name: [`Signs`] that were looked for -> [`Finding`]s with what was
 //! seen and what to do. Pure; `cmd::doctor` looks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use crate::cluster::Cluster;
 use crate::mac::Mac;
@@ -47,6 +48,12 @@ pub struct Signs {
     pub clock_kept: Option<bool>,
     /// Other DHCP servers that offered an address on the private wire.
     pub offers: Vec<Ipv4Addr>,
+    /// What else goes by on the private wire.
+    pub passing: Passing,
+    /// A program that SELinux may not let systemd start, and its label.
+    pub mislabelled: Option<String>,
+    /// What the daemon's user may not read.
+    pub hidden: BTreeSet<PathBuf>,
     /// Who answered at the addresses of nodes that are up; `None` nobody.
     pub answers: BTreeMap<Ipv4Addr, Option<Mac>>,
     /// Whether a change of the master waits to be confirmed.
@@ -60,6 +67,15 @@ pub struct Wire {
     pub carrier: Option<bool>,
     /// Longest packet.
     pub mtu: u32,
+}
+
+/// What goes by on a wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Passing {
+    /// A switch speaks of spanning tree.
+    pub spanning_tree: bool,
+    /// Another card uses the master's address.
+    pub twin: Option<Mac>,
 }
 
 /// Who listens.
@@ -91,10 +107,12 @@ pub enum What {
     Checksum,
     /// The cluster's own repository.
     Repository,
+    /// Packages in it that its index does not know.
+    Stale,
 }
 
 /// Every check's name.
-pub const CHECKS: [&str; 31] = [
+pub const CHECKS: [&str; 36] = [
     "config",
     "no-interface",
     "swapped",
@@ -108,6 +126,8 @@ pub const CHECKS: [&str; 31] = [
     "no-address",
     "small-packets",
     "rogue-dhcp",
+    "address-twice",
+    "spanning-tree",
     "port-taken",
     "not-serving",
     "no-rules",
@@ -117,6 +137,9 @@ pub const CHECKS: [&str; 31] = [
     "tree-broken",
     "tree-corrupt",
     "repository-broken",
+    "repository-stale",
+    "label",
+    "hidden",
     "disk-full",
     "secrets",
     "journal",
@@ -220,6 +243,18 @@ fn wire(cluster: &Cluster, signs: &Signs) -> Vec<Finding> {
             found.push(finding("small-packets", evidence, format!("ip link set {name} mtu {MTU}")));
         }
     }
+    if let Some(twin) = signs.passing.twin {
+        let evidence = format!("{twin} has the master's address {} too", network.address);
+        found.push(finding("address-twice", evidence, "give that machine another address"));
+    }
+    if signs.passing.spanning_tree {
+        let evidence = format!(
+            "the switch at {name} does spanning tree: its ports may stay silent for 30 s after a machine is \
+             switched on, and a network boot has given up by then"
+        );
+        let fix = "make the workers' ports edge ports (portfast), or switch spanning tree off";
+        found.push(finding("spanning-tree", evidence, fix));
+    }
     found.extend(signs.offers.iter().map(|server| {
         let evidence = format!("{server} answers DHCP on {name}");
         finding(
@@ -284,6 +319,7 @@ fn on_disk(signs: &Signs) -> Vec<Finding> {
                 }
                 What::Checksum => ("tree-corrupt", "copy the DVD there again, and check the disk"),
                 What::Repository => ("repository-broken", "createrepo_c in its folder"),
+                What::Stale => ("repository-stale", "createrepo_c --update in its folder"),
             };
             finding(check, format!("{os}: {why}"), fix)
         })
@@ -293,6 +329,16 @@ fn on_disk(signs: &Signs) -> Vec<Finding> {
             format!("{free} MiB are free for the journal; nothing is installed when it is full");
         found.push(finding("disk-full", evidence, "make room"));
     }
+    found.extend(
+        signs.mislabelled.iter().map(|what| {
+            finding("label", what, "restorecon on it: SELinux may not let it be started")
+        }),
+    );
+    found.extend(signs.hidden.iter().map(|path| {
+        let path = path.display();
+        let evidence = format!("rekindle's own user may not look into {path}");
+        finding("hidden", evidence, format!("chmod o+rX {path}, or put it elsewhere"))
+    }));
     found.extend(signs.secrets.iter().map(|why| {
         finding("secrets", why, "chmod -R go= on the folder of secrets, or restore it")
     }));

@@ -4,11 +4,15 @@
 //! the owner's commands); each sees what the others wrote by asking for the entries after the
 //! last one it knows.
 
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
+use crate::change::{like_its_folder, private_dir};
 use crate::mac::Mac;
 use crate::stage::{Entry, Event, State, TimestampMs};
 
@@ -92,14 +96,28 @@ impl Journal {
     pub fn open(state_dir: &Path) -> Result<Self, JournalError> {
         let path = state_dir.join("journal.db");
         let fail = |source| JournalError::Open { path: path.clone(), source };
-        if let Err(error) = private_dir(state_dir) {
-            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-            return Err(fail(rusqlite::Error::SqliteFailure(code, Some(error.to_string()))));
-        }
+        let made = private_dir(state_dir).and_then(|()| {
+            // SQLite gives what it makes beside a file that file's owner, but not the file itself.
+            let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            match new {
+                Ok(_) => like_its_folder(&path),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                Err(error) => Err(error),
+            }?;
+            // Below it no link is followed: the folder is the daemon's, and this may be root.
+            std::fs::canonicalize(state_dir)
+        });
+        let real = match made {
+            Ok(dir) => dir.join("journal.db"),
+            Err(error) => {
+                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+                return Err(fail(rusqlite::Error::SqliteFailure(code, Some(error.to_string()))));
+            }
+        };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(&path, flags).map_err(fail)?;
+        let db = Connection::open_with_flags(real, flags).map_err(fail)?;
         db.busy_timeout(BUSY).map_err(fail)?;
         let mut journal = Self { db, path };
         journal.prepare()?;
@@ -192,12 +210,6 @@ fn failed(path: &Path, source: rusqlite::Error) -> JournalError {
         Some(rusqlite::ErrorCode::DiskFull) => JournalError::Full { path },
         Some(_) | None => JournalError::Use { path, source },
     }
-}
-
-/// Makes a folder that only its owner can look into.
-pub fn private_dir(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// The wall clock, in the journal's unit.

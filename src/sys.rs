@@ -4,3 +4,4 @@
 pub mod arp;
 pub mod map;
 pub mod mtu;
+pub mod packet;

@@ -4,20 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{output, pause};
-use crate::doctor::{Listener, Wire};
+use crate::doctor::{Listener, Passing, Wire};
 use crate::mac::Mac;
 use crate::name::IfName;
+use crate::sys::packet::Frames;
 
 /// How long silence is listened to.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often an address is asked for.
 const TRIES: usize = 3;
+/// Bridges say hello every 2 seconds.
+const HELLO: Duration = Duration::from_millis(2500);
+/// How long one frame is waited for.
+const QUIET: Duration = Duration::from_millis(500);
+/// Where bridges talk to each other.
+const BRIDGES: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
 
 /// Cable and packet size of every card.
 pub fn wires(names: impl Iterator<Item = IfName>) -> BTreeMap<IfName, Wire> {
@@ -107,6 +114,56 @@ pub fn free_mib(dir: &Path) -> Option<u64> {
     Some(about.blocks_available().saturating_mul(about.fragment_size()) >> 20)
 }
 
+/// A program that SELinux may not let systemd start, because it was moved from where people keep their files.
+pub fn mislabelled(program: &Path) -> Option<String> {
+    let enforces =
+        std::fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|it| it.trim() == "1");
+    if !enforces {
+        return None;
+    }
+    let context = output("stat", &["-c", "%C", &program.display().to_string()])?;
+    let kind = context.split(':').nth(2)?.trim();
+    let is_wrong =
+        ["user_home_t", "admin_home_t", "user_tmp_t", "tmp_t", "default_t", "unlabeled_t"]
+            .contains(&kind);
+    is_wrong.then(|| format!("{} has the SELinux type {kind}", program.display()))
+}
+
+/// A package in a repository that is newer than its index.
+pub fn unindexed(repo: &Path) -> Option<String> {
+    let changed = |path: &Path| std::fs::metadata(path).ok()?.modified().ok();
+    let index = changed(&repo.join("repodata/repomd.xml"))?;
+    let entries = std::fs::read_dir(repo).ok()?.flatten().map(|entry| entry.path());
+    let mut packages = entries.filter(|path| path.extension().is_some_and(|it| it == "rpm"));
+    let newer = packages.find(|path| changed(path).is_some_and(|at| at > index))?;
+    Some(newer.file_name()?.to_string_lossy().into_owned())
+}
+
+/// What the daemon's user, to whom the state belongs, may not read: the path or a folder on the way to it.
+pub fn hidden(state: &Path, path: &Path) -> Option<PathBuf> {
+    let (user, group) = std::fs::metadata(state).map(|it| (it.uid(), it.gid())).ok()?;
+    let may = |path: &Path, bit: u32| {
+        std::fs::metadata(path).is_ok_and(|it| {
+            let shift = if it.uid() == user {
+                6
+            } else if it.gid() == group {
+                3
+            } else {
+                0
+            };
+            it.mode() >> shift & bit != 0
+        })
+    };
+    if user == 0 || !path.exists() {
+        return None;
+    }
+    let real = std::fs::canonicalize(path).ok()?;
+    let mut way: Vec<_> = real.ancestors().skip(1).collect();
+    way.reverse();
+    let closed = way.into_iter().find(|dir| !may(dir, 1));
+    closed.or_else(|| (!may(&real, 4)).then_some(real.as_path())).map(Path::to_owned)
+}
+
 /// Whether something keeps the clock right, as far as systemd knows.
 pub fn clock_kept() -> Option<bool> {
     match output("timedatectl", &["show", "-p", "NTPSynchronized", "--value"])?.trim() {
@@ -167,6 +224,65 @@ fn offered(bytes: &[u8], xid: u32) -> Option<Ipv4Addr> {
     let (_, value) = crate::dhcp::options::walk(options).find(|(code, _)| *code == 54)?;
     let octets: [u8; 4] = value.try_into().ok()?;
     Some(octets.into())
+}
+
+/// What else goes by on the private wire: whether its switch speaks of spanning tree, and who answers for
+/// the master's own address (RFC 5227 section 2.1.1).
+#[expect(clippy::disallowed_methods, reason = "a shell: it listens for so long")]
+pub fn passing(card: &IfName, mac: Mac, own: Ipv4Addr) -> io::Result<Passing> {
+    let frames = Frames::open(card, BRIDGES, QUIET)?;
+    let mut found = Passing::default();
+    let mut buffer = [0; 1600];
+    let begun = Instant::now();
+    let mut probes = 0;
+    while begun.elapsed() < HELLO {
+        // The first may be lost while a port wakes up.
+        if begun.elapsed() >= QUIET * probes {
+            frames.send(&probe(mac, own))?;
+            probes += 1;
+        }
+        let len = match frames.receive(&mut buffer) {
+            Ok(len) => len,
+            Err(error) if is_silence(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        let frame = buffer.get(..len).unwrap_or_default();
+        found.spanning_tree |= is_bpdu(frame);
+        found.twin = found.twin.or_else(|| twin(frame, mac, own));
+    }
+    Ok(found)
+}
+
+fn is_silence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
+}
+
+/// Who has this address? Asked by nobody, so that no neighbour notes it down.
+fn probe(mac: Mac, own: Ipv4Addr) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(mac.octets());
+    frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
+    frame.extend(mac.octets());
+    frame.extend([0; 10]);
+    frame.extend(own.octets());
+    frame.resize(60, 0);
+    frame
+}
+
+/// A configuration message of a bridge (IEEE 802.1D: to its group address, LLC 42 42 03).
+fn is_bpdu(frame: &[u8]) -> bool {
+    frame.get(..6) == Some(&BRIDGES) && frame.get(14..17) == Some(&[0x42, 0x42, 3])
+}
+
+/// Another card that uses our address: the sender of an ARP packet.
+fn twin(frame: &[u8], mac: Mac, own: Ipv4Addr) -> Option<Mac> {
+    let is_arp = frame.get(12..20) == Some(&[0x08, 0x06, 0, 1, 0x08, 0, 6, 4]);
+    let sender: [u8; 6] = frame.get(22..28).filter(|_| is_arp)?.try_into().ok()?;
+    let sender = Mac::from_wire(sender)?;
+    (frame.get(28..32) == Some(&own.octets()) && sender != mac).then_some(sender)
 }
 
 /// Who answers at these addresses, by asking the kernel for their cards.
@@ -230,6 +346,25 @@ mod tests {
         assert_eq!(offered(&answer, 8), None);
         assert_eq!(offered(&answer[..200], 7), None);
         assert_eq!(offered(&[], 7), None);
+    }
+
+    #[test]
+    fn bridges_and_twins_are_told_from_other_frames() {
+        let hello = [&BRIDGES[..], &[2, 0, 0, 0, 0, 1, 0, 38, 0x42, 0x42, 3, 0, 0, 0, 0]].concat();
+        assert!(is_bpdu(&hello));
+        assert!(!is_bpdu(&hello[..16]) && !is_bpdu(&[]));
+        let (own, mac) =
+            (Ipv4Addr::new(192, 168, 10, 1), "52:54:00:ee:00:01".parse().expect("mac"));
+        let other: Mac = "52:54:00:aa:bb:77".parse().expect("mac");
+        // Its answer to the probe: as the probe, with its own address as the sender's.
+        let mut answer = probe(other, own);
+        answer[21] = 2;
+        answer[28..32].copy_from_slice(&own.octets());
+        assert_eq!(twin(&answer, mac, own), Some(other));
+        assert_eq!(twin(&answer, other, own), None, "ourselves");
+        assert_eq!(twin(&probe(other, own), mac, own), None, "somebody asks like us");
+        assert_eq!(twin(&answer[..30], mac, own), None);
+        assert_eq!(probe(mac, own).len(), 60);
     }
 
     #[test]

@@ -8,8 +8,9 @@ use serde_json::json;
 use super::{Files, Wrong, out};
 use crate::apply::{Record, look, signs};
 use crate::cluster::{Cluster, Findings};
-use crate::doctor::{self, Broken, Finding, Signs, What};
+use crate::doctor::{self, Broken, Finding, Passing, Signs, What};
 use crate::journal::{self, Journal};
+use crate::mac::Mac;
 use crate::media::{self, BadTree};
 use crate::setup::{self, Area, Wish};
 use crate::stage::{Stage, State};
@@ -90,12 +91,24 @@ impl Doctor {
             now_ms: journal::now_ms(),
             clock_kept: signs::clock_kept(),
             offers: if self.silent { vec![] } else { offers(cluster) },
+            passing: if self.silent { Passing::default() } else { passing(cluster) },
+            mislabelled: std::env::current_exe().ok().and_then(|exe| signs::mislabelled(&exe)),
+            hidden: cluster
+                .systems()
+                .values()
+                .map(|os| os.tree.join(".treeinfo"))
+                .chain([files.config.clone()])
+                .filter_map(|path| signs::hidden(&files.state, &path))
+                .collect(),
             answers: if self.silent {
                 Default::default()
             } else {
                 signs::answers(&ready(cluster, &state))?
             },
-            is_pending: Record::open(&files.state)?.pending()?.is_some(),
+            is_pending: match Record::existing(&files.state) {
+                Some(record) => record.pending()?.is_some(),
+                None => false,
+            },
             facts,
         };
         Ok(doctor::diagnose(cluster, &state, &plan, &signs))
@@ -119,6 +132,14 @@ impl Doctor {
                 }
                 Ok(_) => {}
             }
+            if let Some(repo) = &os.repo
+                && let Some(package) = signs::unindexed(repo)
+            {
+                add(
+                    What::Stale,
+                    format!("{package} is newer than the index of {}", repo.display()),
+                );
+            }
         }
         found
     }
@@ -134,14 +155,23 @@ fn config(error: &anyhow::Error) -> Vec<Finding> {
     }
 }
 
+/// The private card, when it is on.
+fn card(cluster: &Cluster) -> Option<Mac> {
+    let name = &cluster.network().interface;
+    host::interfaces().ok()?.into_iter().find(|one| one.name == *name && one.is_up)?.mac
+}
+
+// Where it cannot be asked there is another finding: no interface, link down.
 fn offers(cluster: &Cluster) -> Vec<Ipv4Addr> {
     let network = cluster.network();
-    let card = host::interfaces().ok().and_then(|all| {
-        all.into_iter().find(|one| one.name == network.interface && one.is_up)?.mac
-    });
-    // Where it cannot be asked there is another finding: no interface, link down.
-    card.and_then(|mac| signs::offers(&network.interface, mac, network.address).ok())
-        .unwrap_or_default()
+    let ask = |mac| signs::offers(&network.interface, mac, network.address).ok();
+    card(cluster).and_then(ask).unwrap_or_default()
+}
+
+fn passing(cluster: &Cluster) -> Passing {
+    let network = cluster.network();
+    let look = |mac| signs::passing(&network.interface, mac, network.address).ok();
+    card(cluster).and_then(look).unwrap_or_default()
 }
 
 fn ready(cluster: &Cluster, state: &State) -> Vec<Ipv4Addr> {

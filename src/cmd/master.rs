@@ -76,11 +76,19 @@ fn areas() -> impl TypedValueParser<Value = Area> {
 
 impl Master {
     pub(super) fn run(self, files: &Files) -> anyhow::Result<()> {
+        // Paths go into files of the system, and to a process that starts in another folder.
+        let files = &Files {
+            config: std::path::absolute(&files.config)?,
+            state: std::path::absolute(&files.state)?,
+        };
         match self {
             Self::Plan(args) => args.run(files),
             Self::Apply(args) => args.run(files),
             Self::Confirm => {
-                let kept = Record::open(&files.state)?.confirm()?;
+                let kept = match Record::existing(&files.state) {
+                    Some(record) => record.confirm()?,
+                    None => false,
+                };
                 out::text(if kept { "kept" } else { "nothing waits to be confirmed" })
             }
             Self::Rollback(args) => args.run(files),

@@ -46,6 +46,9 @@ fn well() -> Signs {
         now_ms: 2_000_000,
         clock_kept: Some(true),
         offers: vec![],
+        passing: Passing::default(),
+        mislabelled: None,
+        hidden: BTreeSet::new(),
         answers: BTreeMap::from([("192.168.10.10".parse().expect("ip"), Some(sample::mac(1)))]),
         is_pending: false,
     }

@@ -109,7 +109,7 @@ struct Log {
 
 impl Log {
     fn open(dir: &Path, node: &NodeName) -> std::io::Result<Self> {
-        crate::journal::private_dir(dir)?;
+        crate::change::private_dir(dir)?;
         let path = dir.join(format!("{node}.log"));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
         let written = file.metadata()?.len();

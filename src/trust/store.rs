@@ -1,14 +1,15 @@
 //! The folder of secrets: made once with mode 0700, every file 0600, refused when others can read.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
 use super::{PublicKeys, Secrets};
+use crate::change;
 
 /// munge(8) takes keys of 32 to 1024 bytes.
 const MUNGE_KEY_LEN: usize = 1024;
@@ -51,7 +52,7 @@ pub enum StoreError {
 /// Reads the secrets of a cluster from `STATE/secrets`, making those that do not exist yet.
 pub fn load_or_create(state_dir: &Path) -> Result<Secrets, StoreError> {
     let dir = state_dir.join("secrets");
-    crate::journal::private_dir(&dir).map_err(|source| io(&dir, source))?;
+    change::private_dir(&dir).map_err(|source| io(&dir, source))?;
     let token = dir.join("token.key");
     let token_key = load(&token, || random(32))?
         .try_into()
@@ -85,6 +86,7 @@ fn load(
         let mut fresh = tempfile::NamedTempFile::new_in(dir).map_err(|source| io(path, source))?;
         fresh.write_all(&content).map_err(|source| io(path, source))?;
         fresh.as_file().sync_all().map_err(|source| io(path, source))?;
+        change::like_its_folder(fresh.path()).map_err(|source| io(path, source))?;
         match fresh.persist_noclobber(path) {
             Ok(_) => {}
             Err(failed) if failed.error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -123,14 +125,9 @@ fn publish(path: &Path, line: &str) -> Result<(), StoreError> {
     if std::fs::read_to_string(path).is_ok_and(|found| found == text) {
         return Ok(());
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(path)
-        .map_err(|source| io(path, source))?;
-    file.write_all(text.as_bytes()).map_err(|source| io(path, source))
+    change::put(path, text.as_bytes(), 0o644, None)
+        .and_then(|()| change::like_its_folder(path))
+        .map_err(|source| io(path, source))
 }
 
 fn random(len: usize) -> Result<Vec<u8>, String> {

@@ -201,6 +201,11 @@ impl Lab {
         self.switch.ip(&format!("link set dev {port} {state}"));
     }
 
+    /// Switches the bridge's spanning tree on or off; its ports forward at once all the same.
+    pub(crate) fn switch_does_spanning_tree(&self, on: u8) {
+        self.switch.ip(&format!("link set dev br0 type bridge stp_state {on}"));
+    }
+
     /// `rekindle WORDS` in the master's namespace.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         self.command_by("env", &[], words)

@@ -22,7 +22,7 @@ const UPWARD: [(&str, &str); 2] = [
     // `rekindle init` fills its text from the machine's interfaces.
     ("src/cluster/template.rs", "host"),
     // The folder of secrets is made like the journal's.
-    ("src/trust/store.rs", "journal"),
+    ("src/trust/store.rs", "change"),
 ];
 
 /// Every file below a folder.

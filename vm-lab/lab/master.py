@@ -12,6 +12,14 @@ from .shell import CHECKOUT, LabError, last_line, run, wait_for
 
 BINARY = CHECKOUT / "target/release/rekindle"
 
+# As packaging/rekindle.service starts it: never root, with three capabilities. The fourth is the lab's: this
+# checkout may lie where only root looks.
+USER, GROUP = "nobody", "nogroup"
+CAPABILITIES = ",".join(f"+{name}" for name in ("net_bind_service", "net_raw", "net_admin", "dac_read_search"))
+AS_ITS_UNIT = ("setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups", "--no-new-privs",
+               f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}",
+               f"--bounding-set=-all,{CAPABILITIES}")
+
 CLUSTER = """\
 # The rekindle lab.
 [network]
@@ -111,7 +119,9 @@ class Master:
     def serve(self) -> None:
         """Starts the server and waits until it serves."""
         log = self.log.open("ab")
-        self.process = net.start(net.MASTER, BINARY, "--config", self.config, "--state", self.state, "serve", log=log)
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        run("chown", "-R", f"{USER}:{GROUP}", self.state)
+        self.process = net.start(net.MASTER, *AS_ITS_UNIT, BINARY, "--config", self.config, "--state", self.state, "serve", log=log)
 
         def serving():
             if self.process.poll() is not None:

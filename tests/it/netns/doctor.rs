@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use rekindle::cluster::Cluster;
 use rekindle::firewall::{self, text};
@@ -160,6 +161,7 @@ fn nothing_is_found_on_a_master_that_works_and_every_fault_by_its_name() {
     let sums = [&treeinfo[..], b"\n[checksums]\nimages/install.img = sha256:00\n"].concat();
     works.file_fault("tree-corrupt", &["--silent", "--checksums"], "tree/.treeinfo", Some(&sums));
     on_disk(&mut works);
+    labels(&mut works);
     other_programs(&mut works);
     on_the_wire(&mut works);
     assert!(works.count >= 25, "{} faults", works.count);
@@ -177,11 +179,14 @@ fn on_disk(works: &mut Works) {
     works.fault("secrets", &["--silent"], mode(0o644), mode(0o600));
     works.file_fault("secrets", &["--silent"], "state/secrets/token.key", Some(b"short"));
     // A change that waits: names can be written without harm to this machine, which has its own /etc.
-    let pending = works.lab.path("state/master/pending.json");
+    let pending = works.lab.path("state-master/pending.json");
     works.fault(
         "unconfirmed",
         &["--silent"],
-        |_| std::fs::write(&pending, "{\"id\":1,\"lines\":0}").expect("pending"),
+        |it| {
+            std::fs::create_dir_all(it.lab.path("state-master")).expect("folder");
+            std::fs::write(&pending, "{\"id\":1,\"lines\":0}").expect("pending");
+        },
         |_| std::fs::remove_file(&pending).expect("pending"),
     );
     // A folder without room, and one that holds no journal.
@@ -199,6 +204,51 @@ fn on_disk(works: &mut Works) {
     elsewhere("disk-full", "true");
     elsewhere("journal", "echo nonsense >journal.db");
     works.count += 2;
+}
+
+/// A package without an index, a daemon that may not read its files, a program with a label of /root.
+fn labels(works: &mut Works) {
+    let package = works.lab.path("repo/new.rpm");
+    works.fault(
+        "repository-stale",
+        &["--silent"],
+        |_| std::fs::write(&package, "a package").expect("package"),
+        |_| std::fs::remove_file(&package).expect("package"),
+    );
+    let run_in = |it: &Works, words: &[&str]| {
+        run(Command::new(words[0]).args(&words[1..]).current_dir(it.lab.path(""))).ok();
+    };
+    works.fault(
+        "hidden",
+        &["--silent"],
+        |it| {
+            run_in(it, &["chown", "-R", "nobody:nogroup", "state"]);
+            run_in(it, &["chmod", "750", "tree"]);
+        },
+        |it| {
+            run_in(it, &["chmod", "755", "tree"]);
+            assert_eq!(found(&it.lab, &["--silent"]), Vec::<String>::new());
+            run_in(it, &["chown", "-R", "root:root", "state"]);
+        },
+    );
+    let tools = works.lab.path("tools");
+    std::fs::create_dir(&tools).expect("folder");
+    let stat = "#!/bin/sh\necho unconfined_u:object_r:admin_home_t:s0\n";
+    std::fs::write(tools.join("stat"), stat).expect("stat");
+    std::fs::set_permissions(tools.join("stat"), PermissionsExt::from_mode(0o755)).expect("mode");
+    let enforces = format!(
+        "mount -t tmpfs none /sys/fs && mkdir /sys/fs/selinux && echo 1 >/sys/fs/selinux/enforce && \
+         PATH={}:$PATH exec \"$@\"",
+        tools.display()
+    );
+    let words = ["doctor", "--silent"];
+    let done = run(&mut works.lab.command_by("sh", &["-c", &enforces, "sh"], &words));
+    assert!(
+        done.text().contains("label: ") && done.text().contains("admin_home_t"),
+        "{}",
+        done.text()
+    );
+    works.count += 1;
 }
 
 /// Who holds the ports, and what is not installed.
@@ -248,6 +298,11 @@ fn on_the_wire(works: &mut Works) {
         |_| server.wait_for("started").truncate(0),
         |_| server.signal("KILL"),
     );
+
+    let twin = works.lab.client_at(("52:54:00:aa:bb:78", "192.168.10.1"));
+    works.fault("address-twice", &[], |_| {}, |_| twin.ip("addr flush dev eth0"));
+    let spanning = |on: u8| move |it: &Works| it.lab.switch_does_spanning_tree(on);
+    works.fault("spanning-tree", &[], spanning(1), spanning(0));
 
     // worker1 was up once.
     let journal = Journal::open(&works.lab.state()).expect("journal");

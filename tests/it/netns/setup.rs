@@ -68,7 +68,7 @@ impl Fresh {
 
     /// Waits for the process that undoes what nobody confirmed.
     fn wait_until_undone(&self) {
-        let rollback = self.0.path("state/master/pending.json");
+        let rollback = self.0.path("state-master/pending.json");
         let gone = format!("while [ -e {} ]; do sleep 0.1; done", rollback.display());
         Process::start(Command::new("sh").args(["-c", &gone])).wait();
     }

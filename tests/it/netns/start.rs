@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::lab::process::{Process, run};
-use crate::lab::{Lab, MASTER, NODE1, lab, refusal, stop};
+use crate::lab::{Lab, MASTER, NODE1, STRANGER, lab, refusal, stop};
 
 /// The server does not start and says so in a line with all of `words`.
 fn check_refused(lab: &Lab, words: &[&str]) {
@@ -132,27 +132,72 @@ fn open_to_all(dir: &std::path::Path) {
     run(Command::new("chmod").args(["-R", "a+rX"]).arg(dir)).ok();
 }
 
-#[test]
-fn the_capabilities_of_its_unit_file_are_enough() {
-    let lab = lab!();
+/// A setting of the unit file.
+fn of_unit(key: &str) -> String {
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/rekindle.service");
     let unit = std::fs::read_to_string(unit).expect("unit");
-    let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-    let capabilities: Vec<_> = line
-        .expect("capabilities")
-        .split_whitespace()
-        .map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase()))
-        .collect();
-    let set = format!("-all,{}", capabilities.join(","));
-    let before = ["--bounding-set", &set, "--inh-caps", "-all", "--no-new-privs"];
-    let mut command = lab.command_by("setpriv", &before, &["serve", "--log", "debug"]);
-    let server = Process::start(&mut command);
+    let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    line.unwrap_or_else(|| panic!("no {key}")).to_owned()
+}
+
+#[test]
+fn as_its_unit_starts_it_it_is_never_root_and_shares_its_folder_with_root() {
+    let lab = lab!();
+    assert_eq!(of_unit("User"), "rekindle");
+    assert_eq!(of_unit("AmbientCapabilities"), of_unit("CapabilityBoundingSet"));
+    let name = |name: &str| format!("+{}", name.trim_start_matches("CAP_").to_lowercase());
+    let capabilities = of_unit("AmbientCapabilities");
+    let capabilities = capabilities.split_whitespace().map(name).collect::<Vec<_>>().join(",");
+    // Where only root may look nothing of it would be seen.
+    let binary = lab.path("rekindle");
+    run(Command::new("cp").arg(env!("CARGO_BIN_EXE_rekindle")).arg(&binary)).ok();
+    open_to_all(lab.path("").as_path());
+    // Its own folder, as systemd makes it; journal and secrets are first made by root's command.
+    std::fs::create_dir(lab.state()).expect("folder");
+    run(Command::new("chown").arg("nobody:nogroup").arg(lab.state())).ok();
+    lab.rekindle(&["node", "reinstall", "worker1"]);
+    lab.rekindle(&["render", "all", "worker1"]);
+
+    let mut command = lab.master.command("setpriv");
+    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"]);
+    command.arg(format!("--inh-caps=-all,{capabilities}"));
+    command.arg(format!("--ambient-caps=-all,{capabilities}"));
+    command.arg(format!("--bounding-set=-all,{capabilities}")).arg(&binary);
+    command.arg("--config").arg(lab.config_file()).arg("--state").arg(lab.state());
+    let server = Process::start(command.args(["serve", "--log", "debug"]));
     server.wait_for("serving DHCP");
-    // Unicast to a machine without an address takes one of them.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("status");
+    assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+    // Unicast to a machine without an address takes one of the capabilities.
     let node = lab.client(NODE1.0);
     assert_eq!(lab.udhcpc(&node, &["-q", "-t", "80"]).wait().code, Some(0));
     assert!(!server.text().contains("no ARP entry"), "{}", server.text());
+    // It writes what root made, and root writes on.
+    let stranger = lab.client(STRANGER);
+    let asks = lab.udhcpc(&stranger, &["-q", "-t", "80", "-V", "PXEClient:Arch:00000:UNDI:002001"]);
+    assert_eq!(asks.wait().code, Some(0));
+    server.wait_for("an unknown machine asks to boot");
+    lab.rekindle(&["node", "reinstall", "worker2"]);
+    server.wait_for_times("to=\"waiting\"", 2);
+    assert!(lab.rekindle(&["machines", "--json"]).contains(STRANGER));
+    let others = ["-not", "-user", "nobody"];
+    let others = run(Command::new("find").arg(lab.state()).args(others)).text();
+    assert_eq!(others, "", "all of it belongs to the daemon's user");
     stop(&server);
+}
+
+#[test]
+fn its_unit_leaves_it_little_to_do_harm_with() {
+    let mut command = Command::new("systemd-analyze");
+    command.args(["security", "--offline=yes", "--threshold=20", "--no-pager"]);
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/rekindle.service");
+    let Ok(done) = command.arg(unit).output() else {
+        assert!(std::env::var_os("CI").is_none(), "systemd-analyze is missing");
+        return;
+    };
+    let said = String::from_utf8_lossy(&done.stdout);
+    let level = said.lines().find(|line| line.contains("exposure level")).unwrap_or("no verdict");
+    assert!(done.status.success() && level.contains("OK"), "{level}");
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! Whole Ethernet frames of one card, for looking at a wire.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::libc;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::name::IfName;
+
+/// A card's frames, as they come and go (packet(7)). Needs `CAP_NET_RAW`.
+#[derive(Debug)]
+pub struct Frames(Socket);
+
+impl Frames {
+    /// Opens the card, also for frames to the group address `group`. `patience`: how long one waits for a frame.
+    pub fn open(card: &IfName, group: [u8; 6], patience: Duration) -> io::Result<Self> {
+        let index = nix::net::if_::if_nametoindex(card.as_str())?;
+        let index = libc::c_int::try_from(index).map_err(io::Error::other)?;
+        let all = u16::try_from(libc::ETH_P_ALL).unwrap_or_default().to_be();
+        // Nothing arrives before it is bound to the card: no protocol yet.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None::<Protocol>)?;
+        socket.set_read_timeout(Some(patience))?;
+        let link = |address: &mut libc::sockaddr_ll| {
+            address.sll_family = libc::AF_PACKET.try_into().unwrap_or_default();
+            address.sll_protocol = all;
+            address.sll_ifindex = index;
+        };
+        // SAFETY: the storage is zeroed, aligned for and at least as long as any sockaddr; sockaddr_ll is plain
+        // numbers, and the length that is given back is its own.
+        let ((), address) = unsafe {
+            SockAddr::try_init(|storage, len| {
+                link(&mut *storage.cast::<libc::sockaddr_ll>());
+                *len = size_of::<libc::sockaddr_ll>().try_into().unwrap_or_default();
+                Ok(())
+            })
+        }?;
+        socket.bind(&address)?;
+        let mut member = libc::packet_mreq {
+            mr_ifindex: index,
+            mr_type: libc::PACKET_MR_MULTICAST.try_into().unwrap_or_default(),
+            mr_alen: 6,
+            mr_address: [0; 8],
+        };
+        member.mr_address.iter_mut().zip(group).for_each(|(place, byte)| *place = byte);
+        let len = u32::try_from(size_of_val(&member)).unwrap_or_default();
+        // SAFETY: the pointer is to `len` readable bytes that outlive the call, which keeps nothing.
+        let done = unsafe {
+            let (level, option) = (libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP);
+            let value = (&raw const member).cast();
+            libc::setsockopt(socket.as_raw_fd(), level, option, value, len)
+        };
+        if done == 0 { Ok(Self(socket)) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Sends a frame, header and all.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        (&self.0).write_all(frame)
+    }
+
+    /// The next frame's length; what does not fit into `buffer` is cut off.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.0).read(buffer)
+    }
+}
