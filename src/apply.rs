@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::change;
+use crate::setup::batch::Pbs;
 use crate::setup::{Action, Filter, Plan, files};
 
 pub mod look;
@@ -70,6 +71,8 @@ enum Undo {
     Address { link: String, address: String, was_up: bool },
     /// Rules as they were, in the words of their own program; none: our table is removed.
     Rules { program: String, before: Option<String> },
+    /// What a batch system's server is told then.
+    Qmgr { program: String, lines: Vec<String> },
     /// A unit that did not run, or was not switched on.
     Service { unit: String, was_enabled: bool, was_active: bool },
 }
@@ -283,6 +286,13 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
             let path = PathBuf::from(MUNGE_KEY);
             Undo::File { before: kept(&path)?, path }
         }
+        Action::TorqueDatabase => {
+            let path = PathBuf::from(Pbs::Torque.database());
+            Undo::File { before: kept(&path)?, path }
+        }
+        Action::Qmgr(pbs, told) => {
+            Undo::Qmgr { program: pbs.program("qmgr"), lines: told.undo.clone() }
+        }
         Action::Service { unit } => Undo::Service {
             unit: (*unit).to_owned(),
             was_enabled: output("systemctl", &["is-enabled", unit]).is_some(),
@@ -343,6 +353,19 @@ fn act(action: &Action, munge_key: &[u8]) -> Result<(), ApplyError> {
             let owner = user.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
             put(Path::new(MUNGE_KEY), munge_key, 0o400, owner)
         }
+        // It makes its books and stays: only its end by the clock is asked for.
+        Action::TorqueDatabase => {
+            let words = ["10", "pbs_server", "-D", "-a", "0", "-f", "-t", "create"];
+            match run("timeout", &words) {
+                Err(_) if Path::new(Pbs::Torque.database()).exists() => Ok(()),
+                done => done,
+            }
+        }
+        // Line by line: of a whole text nobody learns which line was refused.
+        Action::Qmgr(pbs, told) => {
+            let program = pbs.program("qmgr");
+            told.lines.iter().try_for_each(|line| run(&program, &["-c", line]))
+        }
         Action::Service { unit } => {
             if !look::has_systemd() {
                 return Ok(());
@@ -376,6 +399,13 @@ fn undo(entry: &Undo) -> Result<(), ApplyError> {
         }
         Undo::Rules { program, before } => {
             feed(&format!("{program}-restore"), &[], before.as_deref().unwrap_or_default())
+        }
+        // A node that went meanwhile is gone already.
+        Undo::Qmgr { program, lines } => {
+            for line in lines {
+                output(program, &["-c", line]);
+            }
+            Ok(())
         }
         Undo::Service { unit, was_enabled, was_active } => {
             if !look::has_systemd() {
@@ -465,6 +495,14 @@ fn feed(program: &str, words: &[&str], input: &str) -> Result<(), ApplyError> {
     let said = String::from_utf8_lossy(&done.stderr);
     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
     Err(failed(last.trim().to_owned()))
+}
+
+/// Stops what lets nodes join by themselves.
+pub fn stop_joining() {
+    if look::has_systemd() {
+        // Where it is not installed there is nothing to stop.
+        output("systemctl", &["stop", files::JOIN_TIMER, "rekindle-nodes.service"]);
+    }
 }
 
 /// Waits so long, whoever wakes us.

@@ -10,7 +10,9 @@ use ipnet::Ipv4Net;
 use crate::cluster::{Cluster, Scheduler};
 use crate::name::IfName;
 use crate::stage::State;
+use batch::{Batch, Pbs, Told};
 
+pub mod batch;
 pub mod files;
 
 /// A part of the master that can be set up by itself.
@@ -114,6 +116,8 @@ pub struct Facts {
     pub rules_loaded: bool,
     /// Whether munge has the cluster's key.
     pub has_munge_key: bool,
+    /// What the server of Torque or OpenPBS says of itself.
+    pub batch: Batch,
     /// Managers of packet filters that are at work: `firewalld`, `ufw`.
     pub other_filters: Vec<String>,
     /// Tables of nft that are not ours: `ip filter`, `inet f2b-table` …
@@ -200,6 +204,10 @@ pub enum Action {
     LoadRules(Filter),
     /// munge gets the cluster's key, which is shown to nobody.
     MungeKey,
+    /// Torque's server keeps its books for the first time.
+    TorqueDatabase,
+    /// The server of Torque or OpenPBS is told what it should know.
+    Qmgr(Pbs, Told),
     /// A service is started, when there is systemd: now, or told to read its files anew, and at boot.
     Service {
         /// Its unit.
@@ -283,8 +291,19 @@ pub struct Wish<'a> {
     pub state: &'a State,
     /// The public key that signs the nodes' host keys.
     pub host_ca: &'a str,
-    /// Where the key is that root reaches the nodes with.
-    pub root_key: &'a str,
+    /// Where rekindle's own things are.
+    pub paths: &'a Paths,
+}
+
+/// Where rekindle's own things are: for files of the system that name them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Paths {
+    /// The program.
+    pub program: String,
+    /// `cluster.toml`.
+    pub config: String,
+    /// Journal and secrets.
+    pub state: String,
 }
 
 /// What would be done to make this machine the master, in the areas that are asked for.
@@ -301,7 +320,7 @@ pub fn plan(wish: &Wish<'_>, facts: &Facts, areas: &[Area]) -> Result<Plan, Vec<
             steps.extend(write(area, file, facts));
         }
         let has_changed = steps.len() > before;
-        live(area, cluster, facts, has_changed, &mut steps);
+        live(area, wish, facts, has_changed, &mut steps);
     }
     Ok(Plan { steps, left_alone: left_alone(cluster, facts, areas) })
 }
@@ -335,7 +354,8 @@ fn write(area: Area, wanted: Wanted, facts: &Facts) -> Option<Step> {
 }
 
 /// What the running system needs besides its files.
-fn live(area: Area, cluster: &Cluster, facts: &Facts, has_changed: bool, steps: &mut Vec<Step>) {
+fn live(area: Area, wish: &Wish<'_>, facts: &Facts, has_changed: bool, steps: &mut Vec<Step>) {
+    let cluster = wish.cluster;
     let network = cluster.network();
     let mut add = |id, why, action| steps.push(Step { area, id, why, action });
     match area {
@@ -377,26 +397,50 @@ fn live(area: Area, cluster: &Cluster, facts: &Facts, has_changed: bool, steps: 
             };
             add("S13", "the nodes' clock", Action::Service { unit });
         }
-        Area::Scheduler if cluster.scheduler() == Scheduler::Slurm => {
-            if !facts.has_munge_key {
-                add("S13", "who may talk to the batch system", Action::MungeKey);
-                add("S13", "the key is read", Action::Service { unit: "munge.service" });
-            }
-            if has_changed || !facts.has_munge_key {
-                let action = Action::Service { unit: "slurmctld.service" };
-                add("S13", "the batch system's server", action);
-            }
-        }
+        Area::Scheduler => live_scheduler(wish, facts, has_changed, add),
         Area::Fail2ban if has_changed => {
             let action = Action::Service { unit: "fail2ban.service" };
             add("S11", "who guesses passwords is locked out", action);
         }
-        Area::Firewall
-        | Area::Names
-        | Area::Ssh
-        | Area::Time
-        | Area::Scheduler
-        | Area::Fail2ban => {}
+        Area::Firewall | Area::Names | Area::Ssh | Area::Time | Area::Fail2ban => {}
+    }
+}
+
+/// S13: keys, books, services, and what the server is told.
+fn live_scheduler(
+    wish: &Wish<'_>,
+    facts: &Facts,
+    has_changed: bool,
+    mut add: impl FnMut(&'static str, &'static str, Action),
+) {
+    let scheduler = wish.cluster.scheduler();
+    let has_new_key = files::uses_munge(scheduler) && !facts.has_munge_key;
+    if has_new_key {
+        add("S13", "who may talk to the batch system", Action::MungeKey);
+        add("S13", "the key is read", Action::Service { unit: "munge.service" });
+    }
+    let why = "the batch system's server";
+    let is_fresh = has_changed || has_new_key;
+    if scheduler == Scheduler::Slurm && is_fresh {
+        add("S13", why, Action::Service { unit: "slurmctld.service" });
+    }
+    if let Some(pbs) = Pbs::of(scheduler) {
+        let batch = &facts.batch;
+        if pbs == Pbs::Torque && !batch.has_database {
+            add("S13", "an empty set of books, made once", Action::TorqueDatabase);
+        }
+        if is_fresh || batch.server.is_none() {
+            for unit in pbs.units() {
+                add("S13", why, Action::Service { unit });
+            }
+        }
+        let told = batch::told(pbs, wish, batch);
+        if !told.lines.is_empty() {
+            add("S13", "its queue, and the nodes that are up", Action::Qmgr(pbs, told));
+        }
+    }
+    if scheduler != Scheduler::None && has_changed {
+        add("S13", "nodes join by themselves", Action::Service { unit: files::JOIN_TIMER });
     }
 }
 
@@ -449,12 +493,16 @@ fn refusals(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Vec<Refusal> {
     if areas.contains(&Area::Network) {
         found.extend(files::configured_elsewhere(network, facts));
     }
-    let wanted = |area: &Area| {
-        areas.contains(area)
-            && (*area != Area::Scheduler || cluster.scheduler() == Scheduler::Slurm)
-    };
-    for (area, names) in facts.missing.iter().filter(|(area, _)| wanted(area)) {
+    for (area, names) in facts.missing.iter().filter(|(area, _)| areas.contains(area)) {
         let what = names.join(", ");
+        let is_debian = matches!(facts.wiring, Wiring::Ifupdown | Wiring::Networkd);
+        if *area == Area::Scheduler && is_debian && Pbs::of(cluster.scheduler()).is_some() {
+            let install =
+                "Debian has no such package; take [scheduler] kind = \"slurm\", or build it"
+                    .to_owned();
+            found.push(Refusal::Missing { area: *area, what, install });
+            continue;
+        }
         let program = match facts.wiring {
             Wiring::Ifupdown | Wiring::Networkd => "apt-get install",
             Wiring::NetworkManager => "dnf install",
@@ -478,12 +526,7 @@ fn left_alone(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Vec<String> {
         let stays = |table: &String| format!("table {table} stays; what it drops stays dropped");
         found.extend(facts.other_tables.iter().map(stays));
     }
-    if areas.contains(&Area::Scheduler)
-        && matches!(cluster.scheduler(), Scheduler::Torque | Scheduler::OpenPbs)
-    {
-        let name = cluster.scheduler().word().unwrap_or_default();
-        found.push(format!("the server of {name} is yours to set up; only Slurm's is written"));
-    }
+    found.extend(Pbs::of(cluster.scheduler()).and_then(|pbs| batch::left_alone(pbs, facts, areas)));
     let left_out: Vec<_> =
         Area::ALL.into_iter().filter(|area| !areas.contains(area)).map(Area::word).collect();
     if !left_out.is_empty() {

@@ -6,13 +6,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{ApplyError, MUNGE_KEY, io_error, output, there};
-use crate::cluster::Network;
+use crate::cluster::{Cluster, Scheduler};
 use crate::host;
 use crate::name::IfName;
+use crate::setup::batch::{Batch, Pbs, Server};
 use crate::setup::{Area, Facts, Filter, Found, Link, SYSCTLS, Wiring, files};
 
 /// Looks at everything that a plan needs; changes nothing.
-pub fn facts(network: &Network, munge_key: &[u8]) -> Result<Facts, ApplyError> {
+pub fn facts(cluster: &Cluster, munge_key: &[u8]) -> Result<Facts, ApplyError> {
+    let network = cluster.network();
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let wiring = wiring(&release);
     let filter = if wiring == Wiring::Ifcfg { Filter::Iptables } else { Filter::Nft };
@@ -42,17 +44,30 @@ pub fn facts(network: &Network, munge_key: &[u8]) -> Result<Facts, ApplyError> {
             Filter::Iptables => output("iptables", &["-S", "LAN"]).is_some(),
         },
         has_munge_key: std::fs::read(MUNGE_KEY).is_ok_and(|key| key == munge_key),
+        batch: Pbs::of(cluster.scheduler()).map(batch).unwrap_or_default(),
         other_filters: ["firewalld", "ufw"]
             .into_iter()
             .filter(|it| is_active(it))
             .map(str::to_owned)
             .collect(),
         other_tables: tables.lines().filter_map(other).collect(),
-        missing: missing(filter, &release),
+        missing: missing(filter, cluster.scheduler(), &release),
         files: found,
         wiring,
         filter,
     })
+}
+
+/// What the server of the batch system says of itself.
+fn batch(pbs: Pbs) -> Batch {
+    let ask = |program: &str, words: &[&str]| output(&pbs.program(program), words);
+    let settings = ask("qmgr", &["-c", "print server"]);
+    // It fails when there is no node yet.
+    let nodes = || ask("pbsnodes", &["-a"]).unwrap_or_default();
+    Batch {
+        has_database: Path::new(pbs.database()).exists(),
+        server: settings.map(|settings| Server::parse(pbs, &settings, &nodes())),
+    }
 }
 
 /// Where the kernel keeps a setting.
@@ -117,24 +132,34 @@ fn is_active(unit: &str) -> bool {
 }
 
 /// Packages of programs that an area needs.
-fn missing(filter: Filter, os_release: &str) -> BTreeMap<Area, Vec<String>> {
-    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    let is_there =
-        |program: &str| folders.iter().any(|folder| Path::new(folder).join(program).exists());
+fn missing(filter: Filter, scheduler: Scheduler, os_release: &str) -> BTreeMap<Area, Vec<String>> {
+    let mut folders: Vec<_> =
+        ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/opt/pbs/bin"].map(PathBuf::from).into();
+    folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    let is_there = |program: &str| folders.iter().any(|folder| folder.join(program).exists());
     let is_debian = os_release.lines().any(|line| line == "ID=debian" || line == "ID_LIKE=debian");
     let rules = match filter {
         Filter::Nft => ("nft", "nftables"),
         Filter::Iptables => ("iptables-restore", "iptables-services"),
     };
     let ban = ("fail2ban-server", if is_debian { "fail2ban" } else { "fail2ban-server" });
-    let needed = [
-        (Area::Firewall, rules),
-        (Area::Time, ("chronyd", "chrony")),
-        (Area::Scheduler, ("munged", "munge")),
-        (Area::Scheduler, ("slurmctld", if is_debian { "slurmctld" } else { "slurm-slurmctld" })),
-        (Area::Fail2ban, ban),
-    ];
-    let needed = needed.into_iter().filter(|(_, (program, _))| !is_there(program));
+    let batch: &[_] = match scheduler {
+        Scheduler::None => &[],
+        Scheduler::Slurm if is_debian => &[("munged", "munge"), ("slurmctld", "slurmctld")],
+        Scheduler::Slurm => &[("munged", "munge"), ("slurmctld", "slurm-slurmctld")],
+        Scheduler::Torque => &[
+            ("munged", "munge"),
+            ("trqauthd", "torque"),
+            ("pbs_server", "torque-server"),
+            ("pbs_sched", "torque-scheduler"),
+            ("qmgr", "torque-client"),
+        ],
+        Scheduler::OpenPbs => &[("qmgr", "openpbs-server")],
+    };
+    let needed =
+        [(Area::Firewall, rules), (Area::Time, ("chronyd", "chrony")), (Area::Fail2ban, ban)];
+    let batch = batch.iter().map(|it| (Area::Scheduler, *it));
+    let needed = needed.into_iter().chain(batch).filter(|(_, (program, _))| !is_there(program));
     needed.fold(BTreeMap::new(), |mut found, (area, (_, package))| {
         found.entry(area).or_insert_with(Vec::new).push(package.to_owned());
         found

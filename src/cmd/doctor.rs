@@ -12,7 +12,7 @@ use crate::doctor::{self, Broken, Finding, Passing, Signs, What};
 use crate::journal::{self, Journal};
 use crate::mac::Mac;
 use crate::media::{self, BadTree};
-use crate::setup::{self, Area, Wish};
+use crate::setup::{self, Area, Paths, Wish};
 use crate::stage::{Stage, State};
 use crate::trust::store;
 use crate::{host, serve};
@@ -66,7 +66,6 @@ impl Doctor {
     }
 
     fn diagnose(&self, files: &Files, cluster: &Cluster) -> anyhow::Result<Vec<Finding>> {
-        let network = cluster.network();
         let (secrets, why) = match store::load_or_create(&files.state) {
             Ok(secrets) => (Some(secrets), None),
             Err(error) => (None, Some(error.to_string())),
@@ -76,9 +75,9 @@ impl Doctor {
             Err(error) => (State::default(), Some(error.to_string())),
         };
         let munge_key = secrets.as_ref().map(|it| it.munge_key()).unwrap_or_default();
-        let facts = look::facts(network, munge_key)?;
+        let facts = look::facts(cluster, munge_key)?;
         let host_ca = secrets.as_ref().map(|it| it.public().host_ca.clone()).unwrap_or_default();
-        let wish = Wish { cluster, state: &state, host_ca: &host_ca, root_key: "" };
+        let wish = Wish { cluster, state: &state, host_ca: &host_ca, paths: &Paths::default() };
         let plan = setup::plan(&wish, &facts, &Area::ALL);
         let signs = Signs {
             wires: signs::wires(facts.links.iter().map(|link| link.name.clone())),

@@ -1,6 +1,7 @@
 //! `rekindle master`: the machine itself, planned, applied, confirmed or undone.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use super::{Files, Wrong, out};
 use crate::apply::{self, Record, look};
 use crate::journal;
 use crate::push;
-use crate::setup::{self, Action, Area, Plan, Step, Wish};
+use crate::setup::{self, Action, Area, Paths, Plan, Step, Wish};
 use crate::trust::{Secrets, store};
 
 /// How long a change waits for its confirmation, in seconds.
@@ -94,6 +95,8 @@ impl Master {
             Self::Rollback(args) => args.run(files),
             Self::Revert => {
                 let record = Record::open(&files.state)?;
+                // Else it would begin again as soon as we are done.
+                apply::stop_joining();
                 let _held = record.lock()?;
                 let count = record.revert()?;
                 out::text(&format!(
@@ -107,11 +110,13 @@ impl Master {
 fn plan(files: &Files, only: &[Area], secrets: &Secrets) -> anyhow::Result<Plan> {
     let cluster = files.cluster()?;
     let state = files.journal()?.state()?;
-    let facts = look::facts(cluster.network(), secrets.munge_key())?;
+    let facts = look::facts(&cluster, secrets.munge_key())?;
     let areas = if only.is_empty() { &Area::ALL } else { only };
-    let root_key = files.state.join("secrets/root_ed25519").display().to_string();
     let host_ca = &secrets.public().host_ca;
-    let wish = Wish { cluster: &cluster, state: &state, host_ca, root_key: &root_key };
+    let text = |path: &Path| path.display().to_string();
+    let exe = text(&std::env::current_exe().context("find this program")?);
+    let paths = &Paths { program: exe, config: text(&files.config), state: text(&files.state) };
+    let wish = Wish { cluster: &cluster, state: &state, host_ca, paths };
     setup::plan(&wish, &facts, areas).map_err(|refusals| {
         let lines: Vec<_> = refusals.iter().map(ToString::to_string).collect();
         Wrong(lines.join("\n")).into()
@@ -162,6 +167,10 @@ impl ApplyArgs {
             }
         }
         let held = record.lock()?;
+        if self::plan(files, &self.only, &secrets)? != plan {
+            let why = "this machine changed meanwhile, and nothing was done; run it again";
+            return Err(Wrong(why.to_owned()).into());
+        }
         let is_risky = plan.steps.iter().any(|step| step.area.is_risky());
         let id = journal::now_ms();
         record.begin(id)?;
@@ -266,6 +275,8 @@ fn words(action: &Action) -> String {
             format!("{link} gets {address}/{prefix} and is up")
         }
         Action::LoadRules(_) => "load the rules".to_owned(),
+        Action::TorqueDatabase => "make the server's books: pbs_server -t create".to_owned(),
+        Action::Qmgr(_, told) => format!("tell the server: {}", told.lines.join("; ")),
         Action::MungeKey => "give munge the cluster's key".to_owned(),
         Action::Service { unit, .. } => format!("start {unit}, now and at boot"),
     }
@@ -281,6 +292,8 @@ fn as_json(step: &Step) -> serde_json::Value {
         | Action::Address { .. }
         | Action::LoadRules(_)
         | Action::MungeKey
+        | Action::TorqueDatabase
+        | Action::Qmgr(..)
         | Action::Service { .. } => serde_json::Value::Null,
     };
     json!({

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use askama::Template;
 
-use super::{Area, Facts, Filter, Refusal, Wanted, Wiring, Wish, settings};
+use super::{Area, Facts, Filter, Paths, Refusal, Wanted, Wiring, Wish, settings};
 use crate::artifacts;
 use crate::cluster::{Cluster, Network, Node, Scheduler};
 use crate::firewall::{self, text};
@@ -42,6 +42,10 @@ pub fn paths(network: &Network) -> Vec<String> {
         JAIL,
         HOSTFILE,
         SLURM,
+        SERVER_NAME,
+        PBS,
+        JOIN,
+        JOIN_WHEN,
     ]
     .map(str::to_owned)
     .into();
@@ -55,6 +59,12 @@ const MODULES: &str = "/etc/modules-load.d/rekindle.conf";
 const SSH: &str = "/etc/ssh/ssh_config.d/rekindle.conf";
 /// The nodes that are up, for mpirun.
 const HOSTFILE: &str = "/etc/rekindle/hostfile";
+const SERVER_NAME: &str = "/etc/torque/server_name";
+const PBS: &str = "/etc/pbs.conf";
+const JOIN: &str = "/etc/systemd/system/rekindle-nodes.service";
+const JOIN_WHEN: &str = "/etc/systemd/system/rekindle-nodes.timer";
+/// Its unit.
+pub const JOIN_TIMER: &str = "rekindle-nodes.timer";
 const SLURM: &str = "/etc/slurm/slurm.conf";
 const JAIL: &str = "/etc/fail2ban/jail.d/rekindle.conf";
 
@@ -217,7 +227,7 @@ fn names(cluster: &Cluster, facts: &Facts) -> Wanted {
 }
 
 /// Nodes that are up, with their cores: what work can be given to.
-fn ready<'w>(wish: &Wish<'w>) -> Vec<(&'w Node, u32)> {
+pub(super) fn ready<'w>(wish: &Wish<'w>) -> Vec<(&'w Node, u32)> {
     let cores = |node: &'w Node| {
         let progress = wish.state.progress(node.mac)?;
         (progress.stage == Stage::Ready).then_some((node, progress.cores.unwrap_or(1)))
@@ -231,6 +241,12 @@ fn hostfile(wish: &Wish<'_>) -> Wanted {
         ready(wish).into_iter().map(|(node, cores)| format!("{} slots={cores}\n", node.name));
     let text = format!("{HEAD}{}", lines.collect::<String>());
     public(HOSTFILE, "S12", "mpirun knows the nodes that are up", text)
+}
+
+#[derive(Template)]
+#[template(path = "master/pbs.conf", syntax = "ks")]
+struct PbsConf<'a> {
+    name: &'a NodeName,
 }
 
 #[derive(Template)]
@@ -248,11 +264,66 @@ struct SlurmNode<'a> {
     cores: u32,
 }
 
-/// S13: nodes join as they become ready.
+/// S13: the server's files, and what lets nodes join as they become ready.
 fn scheduler(wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
-    if wish.cluster.scheduler() != Scheduler::Slurm {
-        return vec![];
+    let why = "the nodes look for the server by this name";
+    let name = &wish.cluster.network().master;
+    let mut found = match wish.cluster.scheduler() {
+        Scheduler::None => return vec![],
+        Scheduler::Slurm => vec![slurm(wish, facts)],
+        Scheduler::Torque => {
+            vec![public(SERVER_NAME, "S13", why, format!("{name}\n"))]
+        }
+        Scheduler::OpenPbs => {
+            // Nothing in it can fail: a name.
+            let text = PbsConf { name }.render().unwrap_or_default();
+            vec![public(PBS, "S13", why, format!("{HEAD}{}\n", text.trim_end()))]
+        }
+    };
+    let why = "nodes join and leave the batch system by themselves";
+    found.push(public(JOIN, "S13", why, join(wish)));
+    found.push(public(JOIN_WHEN, "S13", why, JOIN_WHEN_TEXT.to_owned()));
+    found
+}
+
+/// Whether the daemons of a batch system know each other by munge's key.
+pub(super) fn uses_munge(scheduler: Scheduler) -> bool {
+    match scheduler {
+        Scheduler::Torque | Scheduler::Slurm => true,
+        Scheduler::OpenPbs | Scheduler::None => false,
     }
+}
+
+/// What the timer starts: the part of `apply` that follows the nodes, and asks nobody.
+fn join(wish: &Wish<'_>) -> String {
+    // As systemd.service(5) reads a word in quotes.
+    let word = |text: &str| {
+        text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$")
+    };
+    let Paths { program, config, state } = wish.paths;
+    let [program, config, state] = [program, config, state].map(|path| word(path));
+    format!(
+        "{HEAD}[Unit]\nDescription=Nodes that are up join the batch system\n\n[Service]\nType=oneshot\n\
+         ExecStart=\"{program}\" --config \"{config}\" --state \"{state}\" master apply --yes --only names,scheduler\n\
+         StandardOutput=null\n"
+    )
+}
+
+/// Once a minute. What is not installed yet is started by nobody, and nothing is made up for afterwards.
+const JOIN_WHEN_TEXT: &str = "\
+# Written by rekindle from cluster.toml.
+[Unit]
+Description=Nodes that are up join the batch system
+
+[Timer]
+OnBootSec=60
+OnUnitInactiveSec=60
+
+[Install]
+WantedBy=timers.target
+";
+
+fn slurm(wish: &Wish<'_>, facts: &Facts) -> Wanted {
     let network = wish.cluster.network();
     let nodes = ready(wish).into_iter();
     let conf = SlurmConf {
@@ -266,7 +337,7 @@ fn scheduler(wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
     // Nothing in it can fail: names and numbers.
     let text = conf.render().unwrap_or_default();
     let text = format!("{HEAD}{}\n", text.trim_end());
-    vec![public(SLURM, "S13", "the batch system knows the nodes that are up", text)]
+    public(SLURM, "S13", "the batch system knows the nodes that are up", text)
 }
 
 fn is_debian(facts: &Facts) -> bool {
@@ -275,15 +346,16 @@ fn is_debian(facts: &Facts) -> bool {
 
 /// S10: every node's host key carries the cluster's signature.
 fn ssh(wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
-    let Wish { cluster, host_ca, root_key, .. } = *wish;
+    let Wish { cluster, host_ca, paths, .. } = *wish;
     let names: Vec<_> = cluster.nodes().map(|node| node.name.as_str()).collect();
     let known = with_block(facts, KNOWN_HOSTS, &artifacts::known_hosts(host_ca));
     let mut found =
         vec![public(KNOWN_HOSTS, "S10", "no question at the first login to a node", known)];
     if facts.wiring != Wiring::Ifcfg && !names.is_empty() {
         let text = format!(
-            "{HEAD}Match localuser root host {}\n  IdentityFile \"{root_key}\"\n",
-            names.join(",")
+            "{HEAD}Match localuser root host {}\n  IdentityFile \"{}/secrets/root_ed25519\"\n",
+            names.join(","),
+            paths.state
         );
         found.push(public(SSH, "S10", "root reaches the nodes with the master's own key", text));
     }

@@ -1,5 +1,7 @@
+use super::batch::{Known, Server};
 use super::*;
 use crate::cluster::sample;
+use crate::stage::{Entry, Event, Plan as Script, Report};
 
 fn cluster(internet: bool) -> Cluster {
     let mut parts = sample::parts();
@@ -24,6 +26,7 @@ fn facts() -> Facts {
         sysctls: BTreeMap::from([(FORWARD.to_owned(), 0), (TIMEOUT.to_owned(), 432_000)]),
         rules_loaded: false,
         has_munge_key: false,
+        batch: Batch::default(),
         other_filters: vec![],
         other_tables: vec!["inet f2b-table".to_owned()],
         missing: BTreeMap::new(),
@@ -33,12 +36,21 @@ fn facts() -> Facts {
 const CA: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIjoQ/ehgmxQcNeHYr1GvvPmZg+bE8iPbVfAtPqNFHvz";
 
 fn plan_of(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Result<Plan, Vec<Refusal>> {
-    let state = State::default();
-    plan(
-        &Wish { cluster, state: &state, host_ca: CA, root_key: "/state/secrets/root_ed25519" },
-        facts,
-        areas,
-    )
+    plan_with(cluster, &State::default(), facts, areas)
+}
+
+fn plan_with(
+    cluster: &Cluster,
+    state: &State,
+    facts: &Facts,
+    areas: &[Area],
+) -> Result<Plan, Vec<Refusal>> {
+    let paths = &Paths {
+        program: "/usr/local/bin/rekindle".to_owned(),
+        config: "/etc/rekindle/cluster.toml".to_owned(),
+        state: "/var/lib/rekindle".to_owned(),
+    };
+    plan(&Wish { cluster, state, host_ca: CA, paths }, facts, areas)
 }
 
 fn planned(facts: &Facts) -> Plan {
@@ -61,10 +73,98 @@ fn done(mut facts: Facts, plan: &Plan) -> Facts {
             }
             Action::LoadRules(_) => facts.rules_loaded = true,
             Action::MungeKey => facts.has_munge_key = true,
-            Action::Service { .. } => {}
+            Action::TorqueDatabase => facts.batch.has_database = true,
+            Action::Service { unit } => {
+                if matches!(*unit, "pbs_server.service" | "pbs.service") {
+                    facts.batch.server.get_or_insert_default();
+                }
+            }
+            Action::Qmgr(_, told) => {
+                let server = facts.batch.server.get_or_insert_default();
+                server.is_set_up = true;
+                told.lines.iter().for_each(|line| obey(server, line));
+            }
         }
     }
     facts
+}
+
+/// A server does what it is told.
+fn obey(server: &mut Server, line: &str) {
+    let number = |text: &str| text.split([',', ' ']).next().and_then(|it| it.parse().ok());
+    let cores = line.split_once("np=").or(line.split_once("np = ")).and_then(|(_, it)| number(it));
+    match line.split(' ').collect::<Vec<_>>().as_slice() {
+        ["create", "node", name, ..] => {
+            server.nodes.insert((*name).to_owned(), Known { cores, is_ours: true });
+        }
+        ["set", "node", name, ..] => server.nodes.get_mut(*name).expect("a node").cores = cores,
+        ["delete", "node", name] => drop(server.nodes.remove(*name)),
+        _ => {}
+    }
+}
+
+/// The first node of the sample is up, with so many cores.
+fn up(cores: u32) -> State {
+    let arm = 1;
+    let detail = String::new();
+    let events = [
+        Event::Armed,
+        Event::ScriptSent { plan: Script::Install, os: None, why: String::new() },
+        Event::Released { arm },
+        Event::Reported { arm, report: Report::Installed },
+        Event::Reported { arm, report: Report::FirstBoot { detail, cores: Some(cores) } },
+    ];
+    let entries: Vec<_> = (1..)
+        .zip(events)
+        .map(|(seq, event)| Entry { seq, at_ms: seq, mac: sample::mac(1), event })
+        .collect();
+    State::from_entries(&entries)
+}
+
+/// What the server of Torque is told.
+fn told(facts: &Facts, state: &State) -> Vec<String> {
+    let plan = plan_with(&cluster(true), state, facts, &[Area::Scheduler]).expect("a plan");
+    let mut lines = vec![];
+    for step in plan.steps {
+        if let Action::Qmgr(_, told) = step.action {
+            lines.extend(told.lines);
+        }
+    }
+    lines
+}
+
+#[test]
+fn torque_keeps_books_once_and_its_nodes_are_those_that_are_up() {
+    let plan = plan_with(&cluster(true), &up(4), &facts(), &[Area::Scheduler]).expect("a plan");
+    let place = |wanted: &dyn Fn(&Action) -> bool| {
+        plan.steps.iter().position(|step| wanted(&step.action)).expect("a step")
+    };
+    let key = place(&|it| *it == Action::MungeKey);
+    let books = place(&|it| *it == Action::TorqueDatabase);
+    let server = place(&|it| *it == Action::Service { unit: "pbs_server.service" });
+    let lines = place(&|it| matches!(it, Action::Qmgr(..)));
+    assert!(key < books && books < server && server < lines, "{plan:?}");
+    let text = format!("{plan:?}");
+    assert!(text.contains("/etc/torque/server_name") && text.contains("master\\n"), "{text}");
+    let new = told(&facts(), &up(4));
+    assert_eq!(new.first().map(String::as_str), Some("create queue batch"));
+    let node = "create node worker1 np=4,num_node_boards=1,properties=rekindle";
+    assert_eq!(new.last().map(String::as_str), Some(node));
+
+    let mut after = done(facts(), &plan);
+    assert_eq!(told(&after, &up(4)), Vec::<String>::new());
+    assert_eq!(told(&after, &up(8)), ["set node worker1 np = 8"]);
+    let server = after.batch.server.as_mut().expect("a server");
+    server.nodes.insert("big".to_owned(), Known { cores: Some(64), is_ours: false });
+    // It is installed again, or gone: no work for it. What others added is theirs.
+    assert_eq!(told(&after, &State::default()), ["delete node worker1"]);
+    // Nobody knows what is in books that cannot be read.
+    after.batch.server = None;
+    assert_eq!(told(&after, &up(4)), Vec::<String>::new());
+    let plan = plan_with(&cluster(true), &up(4), &after, &[Area::Scheduler]).expect("a plan");
+    assert!(
+        plan.left_alone.iter().any(|line| line.starts_with("pbs_server.service does not answer"))
+    );
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn publish(path: &Path, line: &str) -> Result<(), StoreError> {
     if std::fs::read_to_string(path).is_ok_and(|found| found == text) {
         return Ok(());
     }
-    change::put(path, text.as_bytes(), 0o644, None)
+    change::put(path, text.as_bytes(), 0o600, None)
         .and_then(|()| change::like_its_folder(path))
         .map_err(|source| io(path, source))
 }

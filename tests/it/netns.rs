@@ -12,4 +12,5 @@ mod setup;
 mod slurm;
 mod start;
 mod tftp;
+mod torque;
 mod uplink;

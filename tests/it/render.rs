@@ -1,6 +1,7 @@
 //! Rendered texts as files under `tests/golden/`, so that people, `ksvalidator`, `shellcheck` and
 //! `nft` read the same bytes. `SNAPSHOTS=overwrite cargo test` writes them anew.
 
+mod masters;
 pub(crate) mod tools;
 
 use std::collections::BTreeMap;
@@ -163,7 +164,8 @@ fn is_overwriting() -> bool {
 fn rendered_texts_are_the_golden_ones() {
     let mut wrong = vec![];
     for name in CLUSTERS {
-        let texts = texts(&parsed(name));
+        let mut texts = texts(&parsed(name));
+        texts.extend(masters::texts(name, &parsed(name)));
         for (file, text) in &texts {
             let path = folder(name).join(file);
             let golden = std::fs::read_to_string(&path).unwrap_or_default();

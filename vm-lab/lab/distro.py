@@ -32,9 +32,9 @@ INSTALLER_MODULES = """crc32c_generic crc32c_intel libcrc32c virtio_pci virtio_n
 8139cp e100 pcnet32 ne2k_pci r8169 vmxnet3 af_packet virtio_blk virtio_scsi ahci ata_piix sd_mod nvme
 loop squashfs overlay ext4 vfat nls_cp437 nls_ascii nls_iso8859_1 xfs efivarfs dm_mod raid1 linear edd""".split()
 
-# What the installed system loads besides: its firewall, a master's, and a card that leads nowhere.
+# What the installed system loads besides: its firewall, a master's, and a card that leads to a namespace.
 TARGET_MODULES = INSTALLER_MODULES + """nf_tables nft_ct nft_limit nft_log nft_reject_inet nf_log_syslog
-nf_conntrack nft_nat nft_masq nft_chain_nat dummy nft_compat ip_tables ip6_tables xt_conntrack xt_limit xt_LOG xt_tcpudp ip6t_rt""".split()
+nf_conntrack nft_nat nft_masq nft_chain_nat veth nft_compat ip_tables ip6_tables xt_conntrack xt_limit xt_LOG xt_tcpudp ip6t_rt""".split()
 
 # Not in Anaconda's environment, so not here: a %pre that needs them must fail in the lab.
 ABSENT = "base64 nproc timeout shuf nohup install truncate sha512sum whoami ssh-keygen openssl".split()

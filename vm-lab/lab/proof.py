@@ -144,6 +144,13 @@ def firewall_rows(proof: Proof, master: Master, ip: str, name: str, medium: Medi
         policy = master.ask(ip, NFT_POLICY if medium.uses_nft else IPTABLES_POLICY).strip()
         closed = policy == ("1" if medium.uses_nft else "2")
         return not got_in and dropped and closed, f"from {net.STRANGER_IP}: opened {got_in}; drops by default: {closed}; {dropped}"
+    how = "nft" if medium.uses_nft else "iptables and ip6tables"
+    proof.check("S6", f"{name}: closed from a stranger's by {how}, and logged", stranger)
+    flood_row(proof, master, ip, name)
+
+
+def flood_row(proof: Proof, master: Master, ip: str, name: str) -> None:
+    """S11: somebody who is not let in writes into the log, and cannot fill it."""
     def flood():
         began = time.monotonic()
         count = f"journalctl -k --no-pager | grep -c 'rekindle-drop: .*SRC={net.STRANGER_IP} '"
@@ -155,8 +162,6 @@ def firewall_rows(proof: Proof, master: Master, ip: str, name: str, medium: Medi
         # 5 a minute, and 10 at once at the most.
         most = 10 + 5 * (1 + (time.monotonic() - began) / 60)
         return lines <= most, f"{FLOOD_PACKETS} datagrams, {lines} lines"
-    how = "nft" if medium.uses_nft else "iptables and ip6tables"
-    proof.check("S6", f"{name}: closed from a stranger's by {how}, and logged", stranger)
     proof.check("S11", f"{name}: a flood from a stranger does not flood the log", flood)
 
 

@@ -1,11 +1,13 @@
-"""`rekindle master` on a machine with systemd: an installed node plays the master, with a card that leads nowhere."""
+"""`rekindle master` on a machine with systemd: an installed node plays the master, with a card that leads to a namespace."""
 
+import re
+from pathlib import Path
 
 from .installing import installed_row
 from .master import BINARY, Settings
-from .proof import cycle
+from .proof import cycle, flood_row
 from .session import Lab
-from .shell import LabError, say, wait_for
+from .shell import CHECKOUT, LabError, say, wait_for
 
 CLUSTER = """\
 [network]
@@ -19,7 +21,7 @@ internet = true
 dns = ["9.9.9.9"]
 
 [os.el9]
-tree = "/srv/none"
+tree = "/srv/tree"
 
 [defaults]
 os = "el9"
@@ -30,6 +32,41 @@ name = "far1"
 mac = "52:54:00:cc:cc:01"
 ip = "192.168.77.10"
 """
+# Gone with the power, as it is of no file.
+SECOND_CARD = ("ip netns add far && ip link add eth1 type veth peer name eth0 netns far && "
+               "ip -n far addr add 192.168.77.10/24 dev eth0 && ip -n far link set eth0 up")
+# As much of a tree as `serve` looks at before anybody installs.
+TREE = {".treeinfo": """\
+[general]
+family = AlmaLinux
+version = 9.8
+arch = x86_64
+
+[images-x86_64]
+kernel = images/pxeboot/vmlinuz
+initrd = images/pxeboot/initrd.img
+
+[variant-BaseOS]
+id = BaseOS
+repository = BaseOS
+""", "images/pxeboot/vmlinuz": "a kernel", "images/pxeboot/initrd.img": "an initrd", "images/install.img": "an image",
+        "BaseOS/repodata/repomd.xml": "<repomd/>", "RPM-GPG-KEY-x": "a key"}
+# The unit as it is shipped, and what it does.
+SERVED = """\
+systemctl is-active rekindle
+echo user $(ps -o user= -p $(systemctl show -p MainPID --value rekindle))
+stat -c 'state %U %a' /var/lib/rekindle
+ip netns exec far curl -sS http://192.168.77.1/ipxe/52-54-00-dd-dd-01 | grep 'machine waits'
+ip netns exec far curl -sS http://192.168.77.1/tree/el9/.treeinfo | grep '^family'
+ss -lun | grep -q ':67 ' && echo udp 67
+"""
+
+
+def unit(packaging: Path) -> str:
+    """The shipped unit, for this story's cluster.toml."""
+    return (packaging / "rekindle.service").read_text().replace("rekindle serve", "rekindle --config /etc/rekindle-cluster.toml serve")
+
+
 ONLY = "--only network,firewall,nat,names,ssh"
 WITHIN = 20
 
@@ -79,10 +116,33 @@ def master(lab: Lab) -> None:
         return said == "kept" and good, f"confirm says {said}; after the power cut: {state}"
     lab.proof.check("S3", "confirmed: rules and forwarding come back after a power cut", kept)
 
+    flood_row(lab.proof, lab.master, ip, name)
+
+    def served():
+        there.ask(f"{SECOND_CARD} && ip addr add 192.168.77.1/24 dev eth1 && ip link set eth1 up")
+        said = there.ask(f"systemctl enable --now rekindle && {SERVED}")
+        level = there.ask("systemd-analyze security rekindle --no-pager | tail -n 1").strip()
+        good = all(word in said for word in ("user rekindle", "state rekindle 700", "machine waits", "family = AlmaLinux", "udp 67"))
+        return good and exposure(level) <= 2.0, f"{' '.join(said.split())}; {level}"
+    lab.proof.check("C1", "rekindle serves there by its unit, as its own user", served)
+
+    def shared():
+        said = there.rekindle_raw("node reinstall far1") + there.rekindle_raw("node list")
+        seen = there.ask("sleep 2; journalctl -u rekindle --no-pager | grep -c 'node=\"far1\".*to=\"waiting\"'").strip()
+        return "waiting" in said and seen == "1", f"{last(said)}; the daemon saw it {seen} times"
+    lab.proof.check("C4", "root's commands and the daemon share its folder", shared)
+
     def reverted():
+        there.ask("systemctl disable --now rekindle")
         done = there.rekindle("revert")
         return done.returncode == 0 and there.state() == before, f"{last(done.stdout + done.stderr)}; {there.state()}"
     lab.proof.check("S3", "revert: as before the first apply", reverted)
+
+
+def exposure(verdict: str) -> float:
+    """The number in systemd's verdict."""
+    found = re.search(r"rekindle.service: ([0-9.]+)", verdict)
+    return float(found[1]) if found else 10.0
 
 
 class Machine:
@@ -100,11 +160,20 @@ class Machine:
         key = self.lab.master.admin.with_suffix(".pub").read_text().strip()
         self.put("/usr/local/bin/rekindle", BINARY.read_bytes(), "755")
         self.put("/etc/rekindle-cluster.toml", CLUSTER.format(uplink=uplink, admin_key=key).encode(), "644")
-        self.ask("ip link add eth1 type dummy")
+        self.ask(SECOND_CARD)
+        # What serve wants to find: a tree, loaders, its unit and its user.
+        for file, text in TREE.items():
+            self.put(f"/srv/tree/{file}", text.encode(), "644")
+        for loader in ("undionly.kpxe", "snponly.efi"):
+            self.put(f"/usr/share/ipxe/{loader}", Path("/usr/lib/ipxe", loader).read_bytes(), "644")
+        packaging = CHECKOUT / "packaging"
+        self.put("/etc/systemd/system/rekindle.service", unit(packaging).encode(), "644")
+        self.put("/etc/sysusers.d/rekindle.conf", (packaging / "rekindle.sysusers").read_bytes(), "644")
+        self.ask("systemd-sysusers && systemctl daemon-reload")
 
     def put(self, path: str, content: bytes, mode: str) -> None:
         """Writes a file there."""
-        done = self.lab.master.ssh(self.ip, f"cat >{path} && chmod {mode} {path}", input=content)
+        done = self.lab.master.ssh(self.ip, f"mkdir -p $(dirname {path}) && cat >{path} && chmod {mode} {path}", input=content)
         if done.returncode:
             raise LabError(f"{path} could not be written on {self.ip}: {done.stderr[-200:]!r}")
 
@@ -112,6 +181,10 @@ class Machine:
         """`rekindle master …` there."""
         return self.lab.master.ssh(self.ip, f"rekindle --config /etc/rekindle-cluster.toml --state /var/lib/rk master {words}",
                                    timeout=600)
+
+    def rekindle_raw(self, words: str) -> str:
+        """`rekindle …` with the unit's own folder."""
+        return self.ask(f"rekindle --config /etc/rekindle-cluster.toml {words} 2>&1")
 
     def state(self) -> str:
         """What apply may change, in one line. Rules count without their counters."""

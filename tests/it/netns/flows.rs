@@ -12,6 +12,7 @@ use rekindle::firewall::walk::{End, Traffic, flow};
 use rekindle::firewall::{self, Ruleset, text};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::setup::{AREAS, Fresh, differs};
 use crate::lab::net::Namespace;
 use crate::lab::process::{DEADLINE, run};
 use crate::lab::{INET, MASTER, NODE1, NODE2, UPLINK, at_once, lab};
@@ -180,14 +181,34 @@ fn agree(form: Form, internet: bool) {
         .config()
         .replace("domain =", &format!("internet = {internet}\ndns = [\"9.9.9.9\"]\ndomain ="));
     let cluster = Cluster::parse(&text, Path::new("cluster.toml")).expect("cluster");
+    lab.write_config(text);
+    let fresh = match form {
+        Form::Nft => Fresh::new(lab),
+        Form::Iptables => Fresh::release_7(lab),
+    };
+    let before = fresh.state();
+    let applied = fresh.run(&["apply", "--yes", "--only", AREAS]);
+    assert_eq!(applied.code, Some(0), "{}", applied.err);
+    assert_eq!(fresh.run(&["confirm"]).text(), "kept\n");
+    let lab = &fresh.0;
     let (one, two) = (lab.client_at(NODE1), lab.client_at(NODE2));
     let place = Place { master: &lab.master, inet: &lab.inet, one, two };
     for worker in [&place.one, &place.two] {
         worker.ip(&format!("route add default via {MASTER}"));
         load(worker, &firewall::worker(cluster.network()), form, &lab.path(""));
     }
-    load(&lab.master, &firewall::master(cluster.network()), form, &lab.path(""));
-    run(lab.master.command("sysctl").args(["-q", "-w", "net.ipv4.ip_forward=1"])).ok();
+    if internet {
+        // S2: under whose address a worker is seen out there.
+        let listener = place.inet.enter(|| TcpListener::bind((INET, 9999)).expect("listen"));
+        let to = SocketAddr::from((INET.parse::<Ipv4Addr>().expect("address"), 9999));
+        let talk = place.one.enter(|| TcpStream::connect_timeout(&to, DEADLINE));
+        talk.expect("a worker reaches the outside");
+        let (_, seen) = listener.accept().expect("somebody came");
+        assert_eq!(seen.ip().to_string(), UPLINK);
+    } else {
+        // Somebody else's doing: the rules alone must hold.
+        run(lab.master.command("sysctl").args(["-q", "-w", "net.ipv4.ip_forward=1"])).ok();
+    }
     let flows: Vec<_> = ends()
         .into_iter()
         .flat_map(|(from, to)| TRAFFIC.map(|traffic| (from.clone(), to.clone(), traffic)))
@@ -213,6 +234,14 @@ fn agree(form: Form, internet: bool) {
     });
     let wrong = wrong.into_inner().expect("lock");
     assert!(wrong.is_empty(), "{wrong:#?}");
+
+    let again = fresh.run(&["apply", "--yes", "--only", AREAS]);
+    assert_eq!((again.code, again.text().as_str()), (Some(0), "nothing to do\n"), "{}", again.err);
+    if !internet {
+        run(lab.master.command("sysctl").args(["-q", "-w", "net.ipv4.ip_forward=0"])).ok();
+    }
+    assert_eq!(fresh.run(&["revert"]).code, Some(0));
+    assert_eq!(differs(&fresh.state(), &before), Vec::<String>::new());
 }
 
 #[test]

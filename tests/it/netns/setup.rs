@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::lab::process::{Done, Process, run};
 use crate::lab::{Lab, MASTER, lab};
 
-const AREAS: &str = "network,firewall,nat,names,ssh";
+pub(super) const AREAS: &str = "network,firewall,nat,names,ssh";
 
 /// A master that nobody has set up.
 pub(super) struct Fresh(pub(super) Lab);
@@ -16,6 +16,11 @@ pub(super) struct Fresh(pub(super) Lab);
 impl Fresh {
     pub(super) fn new(lab: Lab) -> Self {
         Self::of(lab, "ID=debian\nVERSION_ID=\"12\"\n")
+    }
+
+    /// With `ifcfg` files and iptables.
+    pub(super) fn release_7(lab: Lab) -> Self {
+        Self::of(lab, "ID=\"centos\"\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\n")
     }
 
     /// One of that release.
@@ -36,7 +41,19 @@ impl Fresh {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mount = format!("mount --bind {} /etc && exec \"$@\"", self.0.path("etc").display());
+        self.command_in(&[], words)
+    }
+
+    /// With more folders of its own, below a `/var/lib` where nothing else is.
+    pub(super) fn command_in(&self, own: &[(PathBuf, &str)], words: &[&str]) -> Command {
+        let mut mount = format!("mount --bind {} /etc && ", self.0.path("etc").display());
+        if !own.is_empty() {
+            mount.push_str("mount -t tmpfs none /var/lib && ");
+        }
+        for (from, to) in own {
+            mount.push_str(&format!("mkdir -p {to} && mount --bind {} {to} && ", from.display()));
+        }
+        mount.push_str("exec \"$@\"");
         self.0.command_by("sh", &["-c", &mount, "sh"], &[&["master"], words].concat())
     }
 
@@ -45,7 +62,7 @@ impl Fresh {
     }
 
     /// Everything that a plan may touch: files with owner and mode, addresses, rules, settings.
-    fn state(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(super) fn state(&self) -> BTreeMap<String, Vec<u8>> {
         let mut found = BTreeMap::new();
         collect(&self.0.path("etc"), &mut found);
         let mut ask = |program: &str, words: &[&str]| {
@@ -53,7 +70,10 @@ impl Fresh {
             found.insert(format!("{program} {words:?}"), done.out);
         };
         ask("ip", &["-o", "addr", "show", "dev", "eth1", "scope", "global"]);
-        ask("nft", &["list", "tables"]);
+        ask("nft", &["list", "table", "inet", "rekindle"]);
+        // Empty tables of iptables do nothing, and stay.
+        ask("iptables", &["-S"]);
+        ask("ip6tables", &["-S"]);
         ask(
             "sysctl",
             &["net.ipv4.ip_forward", "net.netfilter.nf_conntrack_tcp_timeout_established"],
@@ -129,7 +149,7 @@ fn a_master_is_planned_applied_confirmed_and_reverted() {
 
 #[test]
 fn on_release_7_it_is_iptables_and_ifcfg() {
-    let fresh = Fresh::of(lab!(), "ID=\"centos\"\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\n");
+    let fresh = Fresh::release_7(lab!());
     let filters = || {
         let saved = |program: &str| run(fresh.0.master.command(program).args(["-S"])).text();
         saved("iptables") + &saved("ip6tables")
@@ -144,14 +164,7 @@ fn on_release_7_it_is_iptables_and_ifcfg() {
     assert_eq!((again.code, again.text().as_str()), (Some(0), "nothing to do\n"), "{}", again.err);
     assert_eq!(fresh.run(&["revert"]).code, Some(0));
     assert_eq!(filters(), open);
-    let mut after = fresh.state();
-    // iptables leaves its empty tables behind.
-    let tables =
-        |state: &mut BTreeMap<String, Vec<u8>>| state.retain(|name, _| !name.starts_with("nft "));
-    let mut before = before;
-    tables(&mut after);
-    tables(&mut before);
-    assert_eq!(differs(&after, &before), Vec::<String>::new());
+    assert_eq!(differs(&fresh.state(), &before), Vec::<String>::new());
 }
 
 #[test]
@@ -216,7 +229,10 @@ fn a_file_that_cannot_be_written_undoes_the_rest_at_once() {
 }
 
 /// What is not the same, by name.
-fn differs(now: &BTreeMap<String, Vec<u8>>, before: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
+pub(super) fn differs(
+    now: &BTreeMap<String, Vec<u8>>,
+    before: &BTreeMap<String, Vec<u8>>,
+) -> Vec<String> {
     let names = now.keys().chain(before.keys());
     names.filter(|name| now.get(*name) != before.get(*name)).cloned().collect()
 }

@@ -12,7 +12,7 @@ use crate::lab::process::{Process, run};
 use crate::lab::{MASTER, NODE1, NODE2, lab};
 
 /// Writes down that a node was installed and is up, with one core.
-fn is_ready(journal: &Journal, mac: &str) {
+pub(super) fn is_ready(journal: &Journal, mac: &str) {
     let mac: Mac = mac.parse().expect("mac");
     let arm = journal.append(mac, &Event::Armed).expect("armed").seq;
     let script = Event::ScriptSent { plan: Plan::Install, os: None, why: String::new() };
