@@ -19,7 +19,7 @@ use crate::mac::Mac;
 pub use check::settings::is_public_key;
 pub use file::{Finding, Findings, utf8};
 
-use crate::name::{DomainName, IfName, KeptMount, NodeName, OsName, Role, UserName};
+use crate::name::{ClientId, DomainName, IfName, KeptMount, NodeName, OsName, Role, UserName};
 
 /// The whole of what the owner asked for. Every MAC, address and name in it is unique, every
 /// address lies in the private network and every node's os exists: [`Cluster::parse`] sees to it.
@@ -42,6 +42,8 @@ pub struct Cluster {
 pub struct Network {
     /// The interface to the institute or home network. rekindle never answers there.
     pub uplink: IfName,
+    /// What the master calls itself when it asks the uplink for an address; `None`: the system's own way (S1).
+    pub uplink_client_id: Option<ClientId>,
     /// The interface to the private switch, the only one rekindle answers on.
     pub interface: IfName,
     /// The master's own host name.

@@ -112,13 +112,14 @@ pub enum What {
 }
 
 /// Every check's name.
-pub const CHECKS: [&str; 36] = [
+pub const CHECKS: [&str; 37] = [
     "config",
     "no-interface",
     "swapped",
     "leads-out",
     "overlap",
     "configured-twice",
+    "client-id",
     "missing-package",
     "other-firewall",
     "link-down",
@@ -198,6 +199,7 @@ fn refusal(refusal: &Refusal) -> Finding {
         Refusal::Overlap { .. } => "overlap",
         Refusal::OtherFilter(_) => "other-firewall",
         Refusal::Configured { .. } => "configured-twice",
+        Refusal::ClientId(_) => "client-id",
         Refusal::Missing { .. } => "missing-package",
     };
     let text = refusal.to_string();

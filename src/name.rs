@@ -114,6 +114,14 @@ name! {
 }
 
 name! {
+    /// A DHCP client identifier (RFC 2132 section 9.14) as a text that needs no quoting anywhere.
+    ClientId, "client id",
+    "use letters, digits, - and _, begin with a letter, 2 to 63 characters",
+    |text| (2..=63).contains(&text.len()) && text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+name! {
     /// A login name as `useradd` takes it.
     UserName, "user name",
     "use lower-case letters, digits, - and _, begin with a letter, at most 31 characters",

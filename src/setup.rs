@@ -122,6 +122,8 @@ pub struct Facts {
     pub other_filters: Vec<String>,
     /// Tables of nft that are not ours: `ip filter`, `inet f2b-table` …
     pub other_tables: Vec<String>,
+    /// Programs to look at a network with that are not there; nothing needs them (S11).
+    pub tools_missing: Vec<&'static str>,
     /// Programs and packages that an area needs and that are not there.
     pub missing: BTreeMap<Area, Vec<String>>,
 }
@@ -259,6 +261,11 @@ pub enum Refusal {
         /// The interface.
         link: IfName,
     },
+    /// The system cannot send such a name.
+    #[error(
+        "systemd-networkd sends no text as client id on {0}; take network.uplink_client_id out, or leave the network out"
+    )]
+    ClientId(IfName),
     /// Something is not installed.
     #[error("{area} needs {what}, which is not installed: {install}")]
     Missing {
@@ -491,7 +498,7 @@ fn refusals(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Vec<Refusal> {
         found.extend(facts.other_filters.iter().cloned().map(Refusal::OtherFilter));
     }
     if areas.contains(&Area::Network) {
-        found.extend(files::configured_elsewhere(network, facts));
+        found.extend(files::unfit(network, facts));
     }
     for (area, names) in facts.missing.iter().filter(|(area, _)| areas.contains(area)) {
         let what = names.join(", ");
@@ -518,6 +525,13 @@ fn left_alone(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Vec<String> {
     let network = cluster.network();
     let mut found =
         vec![format!("{}: address and routes of the uplink stay as they are", network.uplink)];
+    if network.uplink_client_id.is_some() && areas.contains(&Area::Network) {
+        found.push(format!("{}: its client id is sent from its next start on", network.uplink));
+    }
+    if !facts.tools_missing.is_empty() {
+        let names = facts.tools_missing.join(" ");
+        found.push(format!("not installed, and good to look with: {names}"));
+    }
     if !network.internet && areas.contains(&Area::Nat) {
         let now = facts.sysctls.get(FORWARD).copied().unwrap_or(0);
         found.push(format!("{FORWARD} = {now}: workers have no internet, and nothing needs it"));

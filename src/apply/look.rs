@@ -51,6 +51,10 @@ pub fn facts(cluster: &Cluster, munge_key: &[u8]) -> Result<Facts, ApplyError> {
             .map(str::to_owned)
             .collect(),
         other_tables: tables.lines().filter_map(other).collect(),
+        tools_missing: ["tcpdump", "nmap", "iftop"]
+            .into_iter()
+            .filter(|it| !is_there(it))
+            .collect(),
         missing: missing(filter, cluster.scheduler(), &release),
         files: found,
         wiring,
@@ -131,12 +135,16 @@ fn is_active(unit: &str) -> bool {
     has_systemd() && output("systemctl", &["is-active", unit]).is_some()
 }
 
-/// Packages of programs that an area needs.
-fn missing(filter: Filter, scheduler: Scheduler, os_release: &str) -> BTreeMap<Area, Vec<String>> {
+/// Whether a program is where root looks for it, also when this is started without root's own PATH.
+fn is_there(program: &str) -> bool {
     let mut folders: Vec<_> =
         ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/opt/pbs/bin"].map(PathBuf::from).into();
     folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
-    let is_there = |program: &str| folders.iter().any(|folder| folder.join(program).exists());
+    folders.iter().any(|folder| folder.join(program).exists())
+}
+
+/// Packages of programs that an area needs.
+fn missing(filter: Filter, scheduler: Scheduler, os_release: &str) -> BTreeMap<Area, Vec<String>> {
     let is_debian = os_release.lines().any(|line| line == "ID=debian" || line == "ID_LIKE=debian");
     let rules = match filter {
         Filter::Nft => ("nft", "nftables"),

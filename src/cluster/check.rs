@@ -96,6 +96,8 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
     }
     let mut table = reader.sub(root, "network")?;
     let uplink = reader.needed(&mut table, "uplink", "eth0").and_then(|text| value(reader, text));
+    let uplink_client_id =
+        reader.text(&mut table, "uplink_client_id").and_then(|text| value(reader, text));
     let interface =
         reader.needed(&mut table, "interface", "eth1").and_then(|text| value(reader, text));
     let place = reader
@@ -139,6 +141,7 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
     let (address, subnet) = frame?;
     Some(Network {
         uplink: uplink?.value,
+        uplink_client_id: uplink_client_id.map(|at| at.value),
         interface: interface?.value,
         master: master?.value,
         address,

@@ -42,6 +42,7 @@ pub(crate) fn network() -> Network {
         domain: "cluster.lan".parse().expect("domain"),
         dns: vec![],
         internet: false,
+        uplink_client_id: None,
         strangers: false,
     }
 }

@@ -35,6 +35,7 @@ fn well() -> Signs {
             batch: Default::default(),
             other_filters: vec![],
             other_tables: vec![],
+            tools_missing: vec![],
             missing: BTreeMap::new(),
         },
         wires: BTreeMap::from([(name("eth0"), wire), (name("eth1"), wire)]),

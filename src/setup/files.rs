@@ -51,6 +51,7 @@ pub fn paths(network: &Network) -> Vec<String> {
     .into();
     let all = [Wiring::NetworkManager, Wiring::Ifcfg, Wiring::Networkd, Wiring::Ifupdown];
     found.extend(all.map(|wiring| link_path(wiring, network)));
+    found.extend(all.into_iter().filter_map(|wiring| uplink_path(wiring, network)));
     found
 }
 
@@ -73,7 +74,9 @@ pub(super) fn of(area: Area, wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
     let cluster = wish.cluster;
     let network = cluster.network();
     match area {
-        Area::Network => vec![link(network, facts.wiring)],
+        Area::Network => {
+            [link(network, facts.wiring)].into_iter().chain(uplink(network, facts)).collect()
+        }
         Area::Firewall => rules(network, facts.filter),
         Area::Nat => nat(cluster, facts),
         Area::Names => vec![names(cluster, facts), hostfile(wish)],
@@ -143,8 +146,42 @@ fn link(network: &Network, wiring: Wiring) -> Wanted {
     }
 }
 
-/// Files that already say something about the private interface.
-pub(super) fn configured_elsewhere(network: &Network, facts: &Facts) -> Option<Refusal> {
+/// S1: what the master calls itself out there. It is asked for the next time; the lease that is there stays.
+fn uplink(network: &Network, facts: &Facts) -> Option<Wanted> {
+    let id = network.uplink_client_id.as_ref()?;
+    let (name, why) = (&network.uplink, "what the uplink's DHCP server knows this machine by");
+    let sent = format!("send dhcp-client-identifier \"{id}\";\n");
+    let path = uplink_path(facts.wiring, network)?;
+    let text = match facts.wiring {
+        Wiring::NetworkManager => format!(
+            "{HEAD}[connection-rekindle-uplink]\nmatch-device=interface-name:{name}\nipv4.dhcp-client-id={id}\n"
+        ),
+        Wiring::Ifcfg => with_block(facts, &path, &sent),
+        Wiring::Ifupdown => {
+            with_block(facts, &path, &format!("interface \"{name}\" {{\n  {sent}}}\n"))
+        }
+        Wiring::Networkd => return None,
+    };
+    Some(public(&path, "S1", why, text))
+}
+
+fn uplink_path(wiring: Wiring, network: &Network) -> Option<String> {
+    match wiring {
+        Wiring::NetworkManager => {
+            Some("/etc/NetworkManager/conf.d/rekindle-uplink.conf".to_owned())
+        }
+        Wiring::Ifcfg => Some(format!("/etc/dhcp/dhclient-{}.conf", network.uplink)),
+        Wiring::Ifupdown => Some("/etc/dhcp/dhclient.conf".to_owned()),
+        // It sends the card's address or a DUID, and no text (systemd.network(5), ClientIdentifier=).
+        Wiring::Networkd => None,
+    }
+}
+
+/// What the system cannot do, and files that already say something about the private interface.
+pub(super) fn unfit(network: &Network, facts: &Facts) -> Option<Refusal> {
+    if network.uplink_client_id.is_some() && uplink_path(facts.wiring, network).is_none() {
+        return Some(Refusal::ClientId(network.uplink.clone()));
+    }
     let name = network.interface.as_str();
     let interfaces = facts.files.get(INTERFACES).filter(|_| facts.wiring == Wiring::Ifupdown)?;
     let is_about = interfaces.text.lines().any(|line| {

@@ -29,6 +29,7 @@ fn facts() -> Facts {
         batch: Batch::default(),
         other_filters: vec![],
         other_tables: vec!["inet f2b-table".to_owned()],
+        tools_missing: vec![],
         missing: BTreeMap::new(),
     }
 }
@@ -260,6 +261,23 @@ fn what_would_hurt_is_refused_in_words() {
         facts.files.insert("/etc/network/interfaces".to_owned(), Found { mode: 0o644, text });
     });
     assert!(elsewhere[0].contains("/etc/network/interfaces configures eth1"), "{elsewhere:?}");
+    let mut parts = sample::parts();
+    parts.network.uplink_client_id = Some("cluster-master".parse().expect("id"));
+    let cluster = Cluster::assemble(parts);
+    let on = |wiring| {
+        plan_of(&cluster, &Facts { wiring, ..facts() }, &[Area::Network])
+            .map(|plan| format!("{plan:?}"))
+    };
+    let found = on(Wiring::Networkd).expect_err("refused");
+    assert!(found[0].to_string().starts_with("systemd-networkd sends no text"), "{found:?}");
+    for (wiring, path) in [
+        (Wiring::Ifupdown, "/etc/dhcp/dhclient.conf"),
+        (Wiring::Ifcfg, "/etc/dhcp/dhclient-eth0.conf"),
+        (Wiring::NetworkManager, "/etc/NetworkManager/conf.d/rekindle-uplink.conf"),
+    ] {
+        let plan = on(wiring).expect("a plan");
+        assert!(plan.contains(path) && plan.contains("cluster-master"), "{plan}");
+    }
     let package = refused(|facts| {
         facts.missing.insert(Area::Time, vec!["chrony".to_owned()]);
     });

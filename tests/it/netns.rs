@@ -7,6 +7,7 @@ mod flows;
 mod hardship;
 mod http;
 mod install;
+mod names;
 mod serving;
 mod setup;
 mod slurm;

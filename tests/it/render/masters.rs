@@ -47,6 +47,7 @@ fn facts(cluster: &Cluster, wiring: Wiring, filter: Filter) -> Facts {
         batch: Batch { has_database: true, server: Some(Server::default()) },
         other_filters: vec![],
         other_tables: vec![],
+        tools_missing: vec![],
         missing: BTreeMap::new(),
     }
 }
