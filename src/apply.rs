@@ -71,6 +71,8 @@ enum Undo {
     Address { link: String, address: String, was_up: bool },
     /// Rules as they were, in the words of their own program; none: our table is removed.
     Rules { program: String, before: Option<String> },
+    /// An index that was not there.
+    Index { path: PathBuf },
     /// What a batch system's server is told then.
     Qmgr { program: String, lines: Vec<String> },
     /// A unit that did not run, or was not switched on.
@@ -251,14 +253,7 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
     Ok(vec![match action {
         Action::Write { path, .. } => {
             let path = PathBuf::from(path);
-            let mut undo: Vec<_> = path
-                .ancestors()
-                .skip(1)
-                .take_while(|dir| !dir.exists())
-                .map(|dir| Undo::Folder { path: dir.to_owned() })
-                .collect();
-            // The outermost first, so that it goes last.
-            undo.reverse();
+            let mut undo = new_folders(&path);
             undo.push(Undo::File { before: kept(&path)?, path });
             return Ok(undo);
         }
@@ -286,6 +281,15 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
             let path = PathBuf::from(MUNGE_KEY);
             Undo::File { before: kept(&path)?, path }
         }
+        Action::Index(dir) => {
+            let index = dir.join("repodata");
+            if index.exists() {
+                return Ok(vec![]);
+            }
+            let mut undo = new_folders(&index);
+            undo.push(Undo::Index { path: index });
+            return Ok(undo);
+        }
         Action::TorqueDatabase => {
             let path = PathBuf::from(Pbs::Torque.database());
             Undo::File { before: kept(&path)?, path }
@@ -299,6 +303,14 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
             was_active: output("systemctl", &["is-active", unit]).is_some(),
         },
     }])
+}
+
+/// Folders that a new file needs; the outermost first, so that it goes last.
+fn new_folders(path: &Path) -> Vec<Undo> {
+    let new = path.ancestors().skip(1).take_while(|dir| !dir.exists());
+    let mut undo: Vec<_> = new.map(|dir| Undo::Folder { path: dir.to_owned() }).collect();
+    undo.reverse();
+    undo
 }
 
 /// Saved rules with the tables that nobody has used yet, empty: what is not named is not restored.
@@ -353,6 +365,13 @@ fn act(action: &Action, munge_key: &[u8]) -> Result<(), ApplyError> {
             let owner = user.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
             put(Path::new(MUNGE_KEY), munge_key, 0o400, owner)
         }
+        Action::Index(dir) => {
+            std::fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
+            let dir = dir.display().to_string();
+            run("createrepo_c", &["--quiet", "--update", &dir])?;
+            // What is published is for every node to read, whatever umask root has.
+            run("chmod", &["-R", "a+rX", &dir])
+        }
         // It makes its books and stays: only its end by the clock is asked for.
         Action::TorqueDatabase => {
             let words = ["10", "pbs_server", "-D", "-a", "0", "-f", "-t", "create"];
@@ -400,6 +419,7 @@ fn undo(entry: &Undo) -> Result<(), ApplyError> {
         Undo::Rules { program, before } => {
             feed(&format!("{program}-restore"), &[], before.as_deref().unwrap_or_default())
         }
+        Undo::Index { path } => there(path, std::fs::remove_dir_all(path)).map(drop),
         // A node that went meanwhile is gone already.
         Undo::Qmgr { program, lines } => {
             for line in lines {

@@ -320,8 +320,8 @@ fn on_disk(signs: &Signs) -> Vec<Finding> {
                     ("tree-broken", "copy the whole DVD there again, its hidden files too")
                 }
                 What::Checksum => ("tree-corrupt", "copy the DVD there again, and check the disk"),
-                What::Repository => ("repository-broken", "createrepo_c in its folder"),
-                What::Stale => ("repository-stale", "createrepo_c --update in its folder"),
+                What::Repository => ("repository-broken", "rekindle master apply --only repo"),
+                What::Stale => ("repository-stale", "rekindle master apply --only repo"),
             };
             finding(check, format!("{os}: {why}"), fix)
         })

@@ -1,9 +1,10 @@
 //! The master itself: what `cluster.toml` wants of it and what is there ([`Facts`]) -> a [`Plan`]
 //! that shows every byte that would change, and why. Pure; `cmd::master` looks and carries out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
@@ -30,6 +31,8 @@ pub enum Area {
     Ssh,
     /// The nodes' clock.
     Time,
+    /// The cluster's own packages.
+    Repo,
     /// The batch system's server.
     Scheduler,
     /// Who guesses passwords is locked out.
@@ -38,13 +41,14 @@ pub enum Area {
 
 impl Area {
     /// In the order they are carried out: rules come before forwarding.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Network,
         Self::Firewall,
         Self::Nat,
         Self::Names,
         Self::Ssh,
         Self::Time,
+        Self::Repo,
         Self::Scheduler,
         Self::Fail2ban,
     ];
@@ -58,6 +62,7 @@ impl Area {
             Self::Names => "names",
             Self::Ssh => "ssh",
             Self::Time => "time",
+            Self::Repo => "repo",
             Self::Scheduler => "scheduler",
             Self::Fail2ban => "fail2ban",
         }
@@ -118,6 +123,8 @@ pub struct Facts {
     pub has_munge_key: bool,
     /// What the server of Torque or OpenPBS says of itself.
     pub batch: Batch,
+    /// Folders of `[os.…] repo` without an index, or with one that is older than their packages.
+    pub unindexed: BTreeSet<PathBuf>,
     /// Managers of packet filters that are at work: `firewalld`, `ufw`.
     pub other_filters: Vec<String>,
     /// Tables of nft that are not ours: `ip filter`, `inet f2b-table` …
@@ -204,6 +211,8 @@ pub enum Action {
     },
     /// The rules of the packet filter are loaded.
     LoadRules(Filter),
+    /// An index of all packages in a folder, which is made when it is not there.
+    Index(PathBuf),
     /// munge gets the cluster's key, which is shown to nobody.
     MungeKey,
     /// Torque's server keeps its books for the first time.
@@ -250,7 +259,7 @@ pub enum Refusal {
     },
     /// Somebody else filters packets.
     #[error(
-        "{0} filters packets on this machine too, and the two would not know of each other; switch it off, or leave the firewall out: --only network,nat,names,ssh,time,scheduler,fail2ban"
+        "{0} filters packets on this machine too, and the two would not know of each other; switch it off, or leave the firewall out: --only network,nat,names,ssh,time,repo,scheduler,fail2ban"
     )]
     OtherFilter(String),
     /// The interface is configured elsewhere.
@@ -403,6 +412,11 @@ fn live(area: Area, wish: &Wish<'_>, facts: &Facts, has_changed: bool, steps: &m
                 "chronyd.service"
             };
             add("S13", "the nodes' clock", Action::Service { unit });
+        }
+        Area::Repo => {
+            for dir in &facts.unindexed {
+                add("S7", "nodes find its packages", Action::Index(dir.clone()));
+            }
         }
         Area::Scheduler => live_scheduler(wish, facts, has_changed, add),
         Area::Fail2ban if has_changed => {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{ApplyError, MUNGE_KEY, io_error, output, there};
+use super::{ApplyError, MUNGE_KEY, io_error, output, signs, there};
 use crate::cluster::{Cluster, Scheduler};
 use crate::host;
 use crate::name::IfName;
@@ -44,6 +44,14 @@ pub fn facts(cluster: &Cluster, munge_key: &[u8]) -> Result<Facts, ApplyError> {
             Filter::Iptables => output("iptables", &["-S", "LAN"]).is_some(),
         },
         has_munge_key: std::fs::read(MUNGE_KEY).is_ok_and(|key| key == munge_key),
+        unindexed: cluster
+            .systems()
+            .values()
+            .filter_map(|os| os.repo.clone())
+            .filter(|repo| {
+                !repo.join("repodata/repomd.xml").exists() || signs::unindexed(repo).is_some()
+            })
+            .collect(),
         batch: Pbs::of(cluster.scheduler()).map(batch).unwrap_or_default(),
         other_filters: ["firewalld", "ufw"]
             .into_iter()
@@ -55,7 +63,7 @@ pub fn facts(cluster: &Cluster, munge_key: &[u8]) -> Result<Facts, ApplyError> {
             .into_iter()
             .filter(|it| !is_there(it))
             .collect(),
-        missing: missing(filter, cluster.scheduler(), &release),
+        missing: missing(filter, cluster, &release),
         files: found,
         wiring,
         filter,
@@ -144,14 +152,18 @@ fn is_there(program: &str) -> bool {
 }
 
 /// Packages of programs that an area needs.
-fn missing(filter: Filter, scheduler: Scheduler, os_release: &str) -> BTreeMap<Area, Vec<String>> {
+fn missing(filter: Filter, cluster: &Cluster, os_release: &str) -> BTreeMap<Area, Vec<String>> {
+    let has_repo = cluster.systems().values().any(|os| os.repo.is_some());
     let is_debian = os_release.lines().any(|line| line == "ID=debian" || line == "ID_LIKE=debian");
     let rules = match filter {
         Filter::Nft => ("nft", "nftables"),
         Filter::Iptables => ("iptables-restore", "iptables-services"),
     };
     let ban = ("fail2ban-server", if is_debian { "fail2ban" } else { "fail2ban-server" });
-    let batch: &[_] = match scheduler {
+    // Only who has such a folder needs it.
+    let index = if is_debian { "createrepo-c" } else { "createrepo_c" };
+    let index = has_repo.then_some((Area::Repo, ("createrepo_c", index)));
+    let batch: &[_] = match cluster.scheduler() {
         Scheduler::None => &[],
         Scheduler::Slurm if is_debian => &[("munged", "munge"), ("slurmctld", "slurmctld")],
         Scheduler::Slurm => &[("munged", "munge"), ("slurmctld", "slurm-slurmctld")],
@@ -167,7 +179,8 @@ fn missing(filter: Filter, scheduler: Scheduler, os_release: &str) -> BTreeMap<A
     let needed =
         [(Area::Firewall, rules), (Area::Time, ("chronyd", "chrony")), (Area::Fail2ban, ban)];
     let batch = batch.iter().map(|it| (Area::Scheduler, *it));
-    let needed = needed.into_iter().chain(batch).filter(|(_, (program, _))| !is_there(program));
+    let needed =
+        needed.into_iter().chain(index).chain(batch).filter(|(_, (program, _))| !is_there(program));
     needed.fold(BTreeMap::new(), |mut found, (area, (_, package))| {
         found.entry(area).or_insert_with(Vec::new).push(package.to_owned());
         found

@@ -275,6 +275,7 @@ fn words(action: &Action) -> String {
             format!("{link} gets {address}/{prefix} and is up")
         }
         Action::LoadRules(_) => "load the rules".to_owned(),
+        Action::Index(dir) => format!("index the packages in {}", dir.display()),
         Action::TorqueDatabase => "make the server's books: pbs_server -t create".to_owned(),
         Action::Qmgr(_, told) => format!("tell the server: {}", told.lines.join("; ")),
         Action::MungeKey => "give munge the cluster's key".to_owned(),
@@ -292,6 +293,7 @@ fn as_json(step: &Step) -> serde_json::Value {
         | Action::Address { .. }
         | Action::LoadRules(_)
         | Action::MungeKey
+        | Action::Index(_)
         | Action::TorqueDatabase
         | Action::Qmgr(..)
         | Action::Service { .. } => serde_json::Value::Null,

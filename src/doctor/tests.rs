@@ -36,6 +36,7 @@ fn well() -> Signs {
             other_filters: vec![],
             other_tables: vec![],
             tools_missing: vec![],
+            unindexed: Default::default(),
             missing: BTreeMap::new(),
         },
         wires: BTreeMap::from([(name("eth0"), wire), (name("eth1"), wire)]),

@@ -83,6 +83,7 @@ pub(super) fn of(area: Area, wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
         Area::Scheduler => scheduler(wish, facts),
         Area::Ssh => ssh(wish, facts),
         Area::Time => vec![time(network, facts)],
+        Area::Repo => vec![],
         Area::Fail2ban => vec![jail(network, facts.filter)],
     }
 }

@@ -30,6 +30,7 @@ fn facts() -> Facts {
         other_filters: vec![],
         other_tables: vec!["inet f2b-table".to_owned()],
         tools_missing: vec![],
+        unindexed: Default::default(),
         missing: BTreeMap::new(),
     }
 }
@@ -74,6 +75,7 @@ fn done(mut facts: Facts, plan: &Plan) -> Facts {
             }
             Action::LoadRules(_) => facts.rules_loaded = true,
             Action::MungeKey => facts.has_munge_key = true,
+            Action::Index(dir) => drop(facts.unindexed.remove(dir)),
             Action::TorqueDatabase => facts.batch.has_database = true,
             Action::Service { unit } => {
                 if matches!(*unit, "pbs_server.service" | "pbs.service") {

@@ -168,6 +168,24 @@ fn on_release_7_it_is_iptables_and_ifcfg() {
 }
 
 #[test]
+fn the_clusters_own_packages_are_indexed_by_the_real_createrepo() {
+    let fresh = Fresh::new(lab!());
+    let repo = fresh.0.path("repo");
+    std::fs::remove_dir_all(&repo).expect("folder");
+    let apply = || fresh.run(&["apply", "--yes", "--only", "repo"]);
+    let applied = apply();
+    assert_eq!(applied.code, Some(0), "{}", applied.err);
+    let index = std::fs::read_to_string(repo.join("repodata/repomd.xml")).expect("index");
+    assert!(index.contains("primary"), "{index}");
+    assert_eq!(apply().text(), "nothing to do\n");
+    // Somebody puts a package there: the index is made anew.
+    std::fs::write(repo.join("new.rpm"), "not a package, and not taken for one").expect("file");
+    assert!(apply().text().contains("index the packages in"));
+    assert_eq!(fresh.run(&["revert"]).code, Some(0));
+    assert!(repo.join("new.rpm").exists() && !repo.join("repodata").exists());
+}
+
+#[test]
 fn what_nobody_confirms_is_undone() {
     let fresh = Fresh::new(lab!());
     let before = fresh.state();
