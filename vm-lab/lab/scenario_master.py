@@ -53,12 +53,12 @@ repository = BaseOS
         "BaseOS/repodata/repomd.xml": "<repomd/>", "RPM-GPG-KEY-x": "a key"}
 # The unit as it is shipped, and what it does.
 SERVED = """\
-systemctl is-active rekindle
+systemctl is-active rekindle || journalctl -u rekindle -n 5 -o cat --no-pager
 echo user $(ps -o user= -p $(systemctl show -p MainPID --value rekindle))
 stat -c 'state %U %a' /var/lib/rekindle
 ip netns exec far curl -sS http://192.168.77.1/ipxe/52-54-00-dd-dd-01 | grep 'machine waits'
 ip netns exec far curl -sS http://192.168.77.1/tree/el9/.treeinfo | grep '^family'
-ss -lun | grep -q ':67 ' && echo udp 67
+if ss -lun | grep -q ':67 '; then echo udp 67; fi
 """
 
 
@@ -120,7 +120,7 @@ def master(lab: Lab) -> None:
 
     def served():
         there.ask(f"{SECOND_CARD} && ip addr add 192.168.77.1/24 dev eth1 && ip link set eth1 up")
-        said = there.ask(f"systemctl enable --now rekindle && {SERVED}")
+        said = there.ask(f"systemctl enable --now rekindle; {SERVED}")
         level = there.ask("systemd-analyze security rekindle --no-pager | tail -n 1").strip()
         good = all(word in said for word in ("user rekindle", "state rekindle 700", "machine waits", "family = AlmaLinux", "udp 67"))
         return good and exposure(level) <= 2.0, f"{' '.join(said.split())}; {level}"
@@ -128,7 +128,7 @@ def master(lab: Lab) -> None:
 
     def shared():
         said = there.rekindle_raw("node reinstall far1") + there.rekindle_raw("node list")
-        seen = there.ask("sleep 2; journalctl -u rekindle --no-pager | grep -c 'node=\"far1\".*to=\"waiting\"'").strip()
+        seen = there.ask("sleep 2; journalctl -u rekindle --no-pager | grep -c 'node=\"far1\".*to=\"waiting\"'; true").strip()
         return "waiting" in said and seen == "1", f"{last(said)}; the daemon saw it {seen} times"
     lab.proof.check("C4", "root's commands and the daemon share its folder", shared)
 
