@@ -9,6 +9,7 @@ mod init;
 mod log;
 mod machines;
 mod master;
+mod media;
 mod node;
 mod out;
 mod push;
@@ -60,6 +61,9 @@ enum Command {
     /// Set up this machine as the master
     #[command(subcommand)]
     Master(master::Master),
+    /// Import install media, look at install trees, remove them
+    #[command(subcommand)]
+    Media(media::Media),
     /// Add, list, remove and reinstall nodes
     #[command(subcommand)]
     Node(node::Node),
@@ -91,6 +95,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(check) => check.run(&files),
         Command::Serve(serve) => serve.run(&files),
         Command::Master(master) => master.run(&files),
+        Command::Media(media) => media.run(&files),
         Command::Node(node) => node.run(&files),
         Command::Machines(machines) => machines.run(&files),
         Command::Log(log) => log.run(&files),

@@ -45,6 +45,7 @@ pub mod master;
 pub mod apply;
 pub mod change;
 pub mod host;
+pub mod import;
 pub mod journal;
 pub mod sys;
 

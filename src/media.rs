@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 use crate::cluster::Os;
 use crate::machine::CpuLevel;
 use crate::name::OsName;
+use crate::repodata::Entry;
+
+pub mod judge;
 
 /// The generation of Anaconda a tree installs with: it decides which kickstart is rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -221,18 +224,31 @@ pub fn load(name: &OsName, os: &Os) -> Result<Tree, BadTree> {
 /// Files of a tree that are not what its own `.treeinfo` says, by its sha256 sums (productmd's
 /// `[checksums]`). Reads them whole.
 pub fn damaged(dir: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(dir.join(".treeinfo")).unwrap_or_default();
-    let Ok(info) = Ini::load_from_str_noescape(&text) else { return vec![".treeinfo".to_owned()] };
-    let sums = info.section(Some("checksums")).into_iter().flat_map(|section| section.iter());
-    let is_damaged = |(file, sum): (&str, &str)| {
-        let wanted = sum.strip_prefix("sha256:")?;
-        let found = sha256(&dir.join(file)).unwrap_or_default();
-        (found != wanted).then(|| file.to_owned())
+    let is_damaged = |entry: &Entry| {
+        sha256(&dir.join(&entry.path)).unwrap_or_default()
+            != entry.sha256.as_deref().unwrap_or_default()
     };
-    sums.filter_map(is_damaged).collect()
+    sums(dir).into_iter().filter(is_damaged).map(|entry| entry.path).collect()
 }
 
-fn sha256(file: &Path) -> std::io::Result<String> {
+/// The files that a tree's `.treeinfo` has sha256 sums of.
+pub fn sums(dir: &Path) -> Vec<Entry> {
+    sums_of(&std::fs::read_to_string(dir.join(".treeinfo")).unwrap_or_default())
+}
+
+/// The same of its text.
+pub fn sums_of(text: &str) -> Vec<Entry> {
+    let Ok(info) = Ini::load_from_str_noescape(text) else { return vec![] };
+    let sums = info.section(Some("checksums")).into_iter().flat_map(|section| section.iter());
+    let entry = |(file, sum): (&str, &str)| {
+        let sha256 = Some(sum.strip_prefix("sha256:")?.to_ascii_lowercase());
+        Some(Entry { path: inside(file).ok()?, size: None, sha256 })
+    };
+    sums.filter_map(entry).collect()
+}
+
+/// The SHA-256 of a file in hexadecimal digits.
+pub fn sha256(file: &Path) -> std::io::Result<String> {
     let mut file = std::fs::File::open(file)?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -144,7 +144,12 @@ fn walk(
                     }
                 }
             }
-            _ => {}
+            Event::CData(_)
+            | Event::Comment(_)
+            | Event::Decl(_)
+            | Event::PI(_)
+            | Event::DocType(_)
+            | Event::GeneralRef(_) => {}
         }
         buffer.clear();
     }

@@ -108,9 +108,9 @@ fn what_is_no_index_is_refused_in_words() {
 proptest! {
     #[test]
     fn any_bytes_end_in_a_list_or_a_word(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = repomd(&bytes).is_ok();
+        drop(repomd(&bytes));
         for name in ["p.xml", "p.xml.gz", "p.xml.zst"] {
-            let _ = packages(name, &bytes[..]).is_ok();
+            drop(packages(name, &bytes[..]));
         }
     }
 

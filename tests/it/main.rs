@@ -15,6 +15,7 @@ mod corpus;
 mod disk;
 mod hostile;
 mod lab;
+mod media;
 mod netns;
 mod pcap;
 mod render;
