@@ -16,12 +16,23 @@ const EVERY: Duration = Duration::from_millis(300);
 /// What tells one version of the files from the next: of `cluster.toml` and of all snippets.
 pub type Version = Vec<(PathBuf, u64, u64, i64, i64)>;
 
+/// The version of the install trees that are there now: importing a medium puts a new one in the place of the old.
+fn trees(shared: &Shared) -> Version {
+    let systems =
+        shared.site().cluster.systems().values().map(|os| os.tree.join(".treeinfo")).collect();
+    stamps(systems)
+}
+
 /// The version that is there now.
 pub fn version(config: &Path) -> Version {
     let snippets = std::fs::read_dir(super::snippets_dir(config)).into_iter().flatten().flatten();
     let mut files: Vec<_> = snippets.map(|entry| entry.path()).collect();
     files.push(config.to_owned());
     files.sort();
+    stamps(files)
+}
+
+fn stamps(files: Vec<PathBuf>) -> Version {
     let version = |path: PathBuf| {
         let meta = std::fs::metadata(&path).ok()?;
         Some((path, meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
@@ -36,26 +47,30 @@ pub async fn run(config: PathBuf, mut known: Version, shared: Arc<Shared>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut said: Option<String> = None;
     let mut complained = false;
+    let mut known_trees = trees(&shared);
     loop {
         tokio::select! {
             () = super::stopped(&mut stop) => return,
             _ = tick.tick() => {}
         }
         let (config, shared) = (config.clone(), Arc::clone(&shared));
-        let before = std::mem::take(&mut known);
+        let (before, trees_before) = (std::mem::take(&mut known), std::mem::take(&mut known_trees));
         let looked = tokio::task::spawn_blocking(move || {
             let found = version(&config);
-            let is_new = found != before;
+            let found_trees = trees(&shared);
+            let is_new = found != before || found_trees != trees_before;
             let complaint = if is_new || said.is_some() {
                 // Of a new version the same is said again.
                 reload(&config, &shared, said.filter(|_| !is_new))
             } else {
                 None
             };
-            (found, complaint, shared.catch_up())
+            // Other trees may be in force now.
+            let found_trees = if is_new { trees(&shared) } else { found_trees };
+            (found, found_trees, complaint, shared.catch_up())
         });
-        let Ok((found, complaint, caught_up)) = looked.await else { return };
-        (known, said) = (found, complaint);
+        let Ok((found, found_trees, complaint, caught_up)) = looked.await else { return };
+        (known, known_trees, said) = (found, found_trees, complaint);
         match &caught_up {
             Err(error) if !complained => {
                 tracing::error!(%error, "commands of the owner are not seen");

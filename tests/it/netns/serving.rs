@@ -4,9 +4,11 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
-use crate::lab::process::{DEADLINE, Process};
+use crate::lab::process::{DEADLINE, Process, run};
 use crate::lab::wire::Sniffer;
-use crate::lab::{ETH1, Lab, MASTER, NODE1, STRANGER, big_file, curl, lab, stop, undisturbed};
+use crate::lab::{
+    ETH1, Lab, MASTER, NODE1, STRANGER, big_file, curl, lab, script, stop, undisturbed,
+};
 
 use super::http::ask;
 
@@ -108,6 +110,26 @@ fn a_tree_that_was_missing_is_taken_when_it_is_there() {
     let node = lab.client_at(NODE1);
     let url = format!("http://{MASTER}/tree/el8/RPM-GPG-KEY-x");
     assert_eq!(curl(&node, &["--fail", &url]).ok(), b"a key\n");
+}
+
+#[test]
+fn a_medium_that_is_imported_while_it_serves_is_in_force_at_once() {
+    let lab = lab!();
+    let server = lab.serve();
+    let (old, new) = (lab.path("tree"), lab.path("new"));
+    run(Command::new("cp").arg("-a").arg(&old).arg(&new)).ok();
+    let text = std::fs::read_to_string(new.join(".treeinfo")).expect("treeinfo");
+    std::fs::write(new.join(".treeinfo"), text.replace("vmlinuz", "vmlinuz-9.9"))
+        .expect("treeinfo");
+    std::fs::rename(new.join("images/pxeboot/vmlinuz"), new.join("images/pxeboot/vmlinuz-9.9"))
+        .expect("kernel");
+    std::fs::rename(&old, lab.path("old")).expect("old");
+    std::fs::rename(&new, &old).expect("new");
+    server.wait_for("read anew");
+    lab.arm(&server);
+    let node = lab.client_at(NODE1);
+    let script = script(&node, NODE1.0);
+    assert!(script.contains("vmlinuz-9.9"), "{script}");
 }
 
 #[test]
