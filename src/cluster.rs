@@ -44,6 +44,8 @@ pub struct Network {
     pub uplink: IfName,
     /// What the master calls itself when it asks the uplink for an address; `None`: the system's own way (S1).
     pub uplink_client_id: Option<ClientId>,
+    /// Where the master's sshd listens, for its admin out there.
+    pub ssh_port: u16,
     /// The interface to the private switch, the only one rekindle answers on.
     pub interface: IfName,
     /// The master's own host name.

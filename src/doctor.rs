@@ -112,7 +112,7 @@ pub enum What {
 }
 
 /// Every check's name.
-pub const CHECKS: [&str; 37] = [
+pub const CHECKS: [&str; 38] = [
     "config",
     "no-interface",
     "swapped",
@@ -120,6 +120,7 @@ pub const CHECKS: [&str; 37] = [
     "overlap",
     "configured-twice",
     "client-id",
+    "ssh-port",
     "missing-package",
     "other-firewall",
     "link-down",
@@ -200,6 +201,7 @@ fn refusal(refusal: &Refusal) -> Finding {
         Refusal::OtherFilter(_) => "other-firewall",
         Refusal::Configured { .. } => "configured-twice",
         Refusal::ClientId(_) => "client-id",
+        Refusal::SshPort { .. } => "ssh-port",
         Refusal::Missing { .. } => "missing-package",
     };
     let text = refusal.to_string();

@@ -205,7 +205,7 @@ pub fn master(network: &Network) -> Ruleset {
             "S3",
             "ssh for the admin",
             any,
-            [Condition::In(uplink.clone()), Condition::TcpTo(22), new.clone()],
+            [Condition::In(uplink.clone()), Condition::TcpTo(network.ssh_port), new.clone()],
             accept,
         ),
         log("rekindle-drop: "),

@@ -113,6 +113,8 @@ pub struct Facts {
     pub filter: Filter,
     /// The interfaces.
     pub links: Vec<Link>,
+    /// TCP ports that sshd listens on, and the one that this very session came by.
+    pub ssh_ports: BTreeSet<u16>,
     /// Files by path; those that are not there are missing.
     pub files: BTreeMap<String, Found>,
     /// Settings of the running kernel by name.
@@ -269,6 +271,16 @@ pub enum Refusal {
         path: String,
         /// The interface.
         link: IfName,
+    },
+    /// The admin would be locked out.
+    #[error(
+        "ssh comes in by port {found} here, and only {open} would stay open: you would be locked out; write ssh_port = {found} into [network], or leave the firewall out"
+    )]
+    SshPort {
+        /// Where sshd is.
+        found: u16,
+        /// What cluster.toml says.
+        open: u16,
     },
     /// The system cannot send such a name.
     #[error(
@@ -509,6 +521,11 @@ fn refusals(cluster: &Cluster, facts: &Facts, areas: &[Area]) -> Vec<Refusal> {
         }
     }
     if areas.contains(&Area::Firewall) {
+        let open = network.ssh_port;
+        let other = facts.ssh_ports.iter().find(|port| **port != open);
+        if let Some(&port) = other.filter(|_| !facts.ssh_ports.contains(&open)) {
+            found.push(Refusal::SshPort { found: port, open });
+        }
         found.extend(facts.other_filters.iter().cloned().map(Refusal::OtherFilter));
     }
     if areas.contains(&Area::Network) {

@@ -37,6 +37,7 @@ pub fn facts(cluster: &Cluster, munge_key: &[u8]) -> Result<Facts, ApplyError> {
     let is_plain = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '-';
     Ok(Facts {
         host_name: host_name.chars().take_while(is_plain).collect(),
+        ssh_ports: signs::ssh_ports(),
         links: links()?,
         sysctls: SYSCTLS.iter().filter_map(setting).collect(),
         rules_loaded: match filter {

@@ -69,6 +69,21 @@ pub fn listeners() -> Vec<Listener> {
     found.into_iter().map(|(port, program)| Listener { port, program }).collect()
 }
 
+/// Where sshd listens, or the port that this session came by (sshd(8), SSH_CONNECTION): its socket may be
+/// systemd's.
+pub fn ssh_ports() -> BTreeSet<u16> {
+    let session = std::env::var_os("SSH_CONNECTION");
+    let session = session.as_ref().and_then(|it| it.to_str()?.rsplit(' ').next()?.parse().ok());
+    if let Some(port) = session {
+        return BTreeSet::from([port]);
+    }
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .map(|file| bound(&std::fs::read_to_string(file).unwrap_or_default(), true));
+    let ports: BTreeMap<u64, u16> =
+        tables.into_iter().flatten().map(|(port, inode)| (inode, port)).collect();
+    programs(&ports).into_iter().filter(|(_, name)| name == "sshd").map(|(port, _)| port).collect()
+}
+
 /// Local port and inode of each socket that waits, from `/proc/net/udp` or `tcp` (proc(5)).
 fn bound(table: &str, is_tcp: bool) -> Vec<(u16, u64)> {
     table
@@ -88,7 +103,7 @@ fn bound(table: &str, is_tcp: bool) -> Vec<(u16, u64)> {
 }
 
 /// Which programs hold these sockets.
-fn programs<'p>(wanted: &BTreeMap<u64, &'p str>) -> Vec<(&'p str, String)> {
+fn programs<W: Copy>(wanted: &BTreeMap<u64, W>) -> Vec<(W, String)> {
     let mut found = vec![];
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let path = process.path();

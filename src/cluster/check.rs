@@ -90,6 +90,9 @@ fn show(text: &str) -> String {
     text.chars().take(60).collect::<String>().escape_default().to_string()
 }
 
+/// Where sshd listens unless it is told otherwise (RFC 4253 section 4.1).
+const SSH_PORT: u16 = 22;
+
 fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network> {
     if !root.has("network") {
         reader.wrong(1, "[network] is missing; `rekindle init` writes a whole file to start from");
@@ -98,6 +101,7 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
     let uplink = reader.needed(&mut table, "uplink", "eth0").and_then(|text| value(reader, text));
     let uplink_client_id =
         reader.text(&mut table, "uplink_client_id").and_then(|text| value(reader, text));
+    let ssh_port = reader.number(&mut table, "ssh_port", 1..=65_535).map(|at| at.value);
     let interface =
         reader.needed(&mut table, "interface", "eth1").and_then(|text| value(reader, text));
     let place = reader
@@ -141,6 +145,7 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
     let (address, subnet) = frame?;
     Some(Network {
         uplink: uplink?.value,
+        ssh_port: ssh_port.and_then(|port| u16::try_from(port).ok()).unwrap_or(SSH_PORT),
         uplink_client_id: uplink_client_id.map(|at| at.value),
         interface: interface?.value,
         master: master?.value,

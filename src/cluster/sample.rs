@@ -43,6 +43,7 @@ pub(crate) fn network() -> Network {
         dns: vec![],
         internet: false,
         uplink_client_id: None,
+        ssh_port: 22,
         strangers: false,
     }
 }

@@ -36,6 +36,7 @@ fn well() -> Signs {
             other_filters: vec![],
             other_tables: vec![],
             tools_missing: vec![],
+            ssh_ports: Default::default(),
             unindexed: Default::default(),
             missing: BTreeMap::new(),
         },

@@ -423,8 +423,8 @@ fn jail(network: &Network, filter: Filter) -> Wanted {
     };
     let text = format!(
         "{HEAD}[sshd]\nenabled = true\nbackend = systemd\nbanaction = {action}\nmaxretry = 5\nbantime = 3600\n\
-         ignoreip = 127.0.0.1/8 {}\n",
-        network.subnet
+         port = {}\nignoreip = 127.0.0.1/8 {}\n",
+        network.ssh_port, network.subnet
     );
     public(JAIL, "S11", "who guesses passwords is locked out", text)
 }

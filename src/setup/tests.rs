@@ -30,6 +30,7 @@ fn facts() -> Facts {
         other_filters: vec![],
         other_tables: vec!["inet f2b-table".to_owned()],
         tools_missing: vec![],
+        ssh_ports: Default::default(),
         unindexed: Default::default(),
         missing: BTreeMap::new(),
     }
@@ -263,6 +264,13 @@ fn what_would_hurt_is_refused_in_words() {
         facts.files.insert("/etc/network/interfaces".to_owned(), Found { mode: 0o644, text });
     });
     assert!(elsewhere[0].contains("/etc/network/interfaces configures eth1"), "{elsewhere:?}");
+    let locked_out = refused(|facts| facts.ssh_ports = [2222, 2200].into());
+    assert!(
+        locked_out[0].starts_with("ssh comes in by port 2200 here, and only 22 would"),
+        "{locked_out:?}"
+    );
+    let both = Facts { ssh_ports: [22, 2222].into(), ..facts() };
+    assert!(plan_of(&cluster(true), &both, &Area::ALL).is_ok());
     let mut parts = sample::parts();
     parts.network.uplink_client_id = Some("cluster-master".parse().expect("id"));
     let cluster = Cluster::assemble(parts);

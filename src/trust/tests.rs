@@ -32,8 +32,7 @@ fn secrets_are_made_once_and_only_their_owner_reads_them() {
     for file in std::fs::read_dir(dir.path().join("secrets")).expect("folder") {
         let file = file.expect("file");
         let mode = file.metadata().expect("metadata").permissions().mode() & 0o777;
-        let public = file.file_name().to_string_lossy().ends_with(".pub");
-        assert_eq!(mode, if public { 0o644 } else { 0o600 }, "{file:?}");
+        assert_eq!(mode, 0o600, "{file:?}");
     }
 }
 

@@ -186,6 +186,16 @@ fn the_clusters_own_packages_are_indexed_by_the_real_createrepo() {
 }
 
 #[test]
+fn who_came_by_another_port_is_not_locked_out() {
+    let fresh = Fresh::new(lab!());
+    let mut apply = fresh.command(&["apply", "--yes", "--only", "firewall"]);
+    let refused = run(apply.env("SSH_CONNECTION", "10.0.0.5 50000 172.31.0.2 2222"));
+    assert_eq!(refused.code, Some(1), "{}", refused.text());
+    assert!(refused.err.contains("write ssh_port = 2222 into [network]"), "{}", refused.err);
+    assert!(!fresh.has_rules());
+}
+
+#[test]
 fn what_nobody_confirms_is_undone() {
     let fresh = Fresh::new(lab!());
     let before = fresh.state();

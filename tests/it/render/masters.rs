@@ -48,6 +48,7 @@ fn facts(cluster: &Cluster, wiring: Wiring, filter: Filter) -> Facts {
         other_filters: vec![],
         other_tables: vec![],
         tools_missing: vec![],
+        ssh_ports: Default::default(),
         unindexed: Default::default(),
         missing: BTreeMap::new(),
     }
