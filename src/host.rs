@@ -91,9 +91,9 @@ fn fits(all: &[Interface], network: &Network, on_default_route: bool) -> Result<
 
 /// Lists the interfaces of this machine but the loopback one.
 pub fn interfaces() -> std::io::Result<Vec<Interface>> {
-    let routes = std::fs::read_to_string("/proc/net/route")?;
+    let routes = std::fs::read_to_string("/proc/self/net/route")?;
     // Absent where the kernel has no IPv6.
-    let routes_v6 = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    let routes_v6 = std::fs::read_to_string("/proc/self/net/ipv6_route").unwrap_or_default();
     let with_default = [default_routes(&routes), default_routes_v6(&routes_v6)].concat();
     let mut found = BTreeMap::new();
     for entry in nix::ifaddrs::getifaddrs()? {

@@ -111,7 +111,7 @@ fn explain(interface: &IfName, at: SocketAddrV4, source: io::Error) -> BindError
 
 /// The program that has UDP `port`, as far as /proc lets us see.
 pub fn owner_of(port: u16) -> Option<Owner> {
-    let table = fs::read_to_string("/proc/net/udp").ok()?;
+    let table = fs::read_to_string("/proc/self/net/udp").ok()?;
     let sockets: Vec<_> =
         inodes(&table, port).into_iter().map(|inode| format!("socket:[{inode}]")).collect();
     let processes = fs::read_dir("/proc").ok()?.flatten();
