@@ -158,7 +158,14 @@ fn as_its_unit_starts_it_it_is_never_root_and_shares_its_folder_with_root() {
     lab.rekindle(&["node", "reinstall", "worker1"]);
     lab.rekindle(&["render", "all", "worker1"]);
 
-    let mut command = lab.master.command("setpriv");
+    // Of /proc it sees itself only.
+    assert_eq!(
+        (of_unit("ProcSubset").as_str(), of_unit("ProtectProc").as_str()),
+        ("pid", "invisible")
+    );
+    let hidden = "mount -t proc -o subset=pid,hidepid=invisible none /proc && exec setpriv \"$@\"";
+    let mut command = lab.master.command("sh");
+    command.args(["-c", hidden, "sh"]);
     command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"]);
     command.arg(format!("--inh-caps=-all,{capabilities}"));
     command.arg(format!("--ambient-caps=-all,{capabilities}"));
