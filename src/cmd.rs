@@ -14,6 +14,7 @@ mod node;
 mod out;
 mod push;
 mod render;
+mod repo;
 mod serve;
 
 use std::path::PathBuf;
@@ -64,6 +65,9 @@ enum Command {
     /// Import install media, look at install trees, remove them
     #[command(subcommand)]
     Media(media::Media),
+    /// Packages of your own for the nodes
+    #[command(subcommand)]
+    Repo(repo::Repository),
     /// Add, list, remove and reinstall nodes
     #[command(subcommand)]
     Node(node::Node),
@@ -96,6 +100,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(serve) => serve.run(&files),
         Command::Master(master) => master.run(&files),
         Command::Media(media) => media.run(&files),
+        Command::Repo(repo) => repo.run(&files),
         Command::Node(node) => node.run(&files),
         Command::Machines(machines) => machines.run(&files),
         Command::Log(log) => log.run(&files),

@@ -47,6 +47,7 @@ pub mod change;
 pub mod host;
 pub mod import;
 pub mod journal;
+pub mod repo;
 pub mod sys;
 
 pub mod serve;

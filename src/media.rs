@@ -194,6 +194,11 @@ fn shorten(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(80).collect()
 }
 
+/// The description of an os's tree alone, where there need not be a repository yet.
+pub fn load_tree(name: &OsName, os: &Os) -> Result<Tree, BadTree> {
+    load(name, &Os { repo: None, ..os.clone() })
+}
+
 /// Looks at the folder of an os: description, boot files, repositories and keys must be there.
 pub fn load(name: &OsName, os: &Os) -> Result<Tree, BadTree> {
     let file = os.tree.join(".treeinfo");

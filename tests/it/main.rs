@@ -22,6 +22,7 @@ mod render;
 mod replay_boot;
 mod replay_dhcp;
 mod replay_tftp;
+mod repo;
 mod sandbox;
 mod tidy;
 mod wire;

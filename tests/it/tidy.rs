@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 8] = [
     &["artifacts", "escape", "firewall", "ipxe", "kickstart"],
     &["dhcp", "http", "push", "setup", "tftp"],
     &["doctor", "master"],
-    &["apply", "change", "host", "import", "journal", "sys"],
+    &["apply", "change", "host", "import", "journal", "repo", "sys"],
     &["serve"],
 ];
 
