@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 
 use crate::cluster::Findings;
 
@@ -60,6 +60,24 @@ pub fn put(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) ->
     fresh.as_file().sync_all()?;
     fresh.persist(path)?;
     File::open(dir)?.sync_all()
+}
+
+/// Puts a folder in the place of another in one step, durably: there is always one of them. Whether there
+/// was another, which is now where the new one was made.
+pub fn exchange(new: &Path, place: &Path) -> io::Result<bool> {
+    nix::unistd::syncfs(File::open(new)?)?;
+    let has_old = place.symlink_metadata().is_ok();
+    let flags = if has_old { RenameFlags::RENAME_EXCHANGE } else { RenameFlags::RENAME_NOREPLACE };
+    renameat2(AT_FDCWD, new, AT_FDCWD, place, flags)?;
+    let dir = place.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()?;
+    Ok(has_old)
+}
+
+/// What is served must be readable by the server's own user, wherever it came from.
+pub fn open_to_all(path: &Path) -> io::Result<()> {
+    let mode = if path.symlink_metadata()?.is_dir() { 0o755 } else { 0o644 };
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
 }
 
 /// Makes a folder that only its owner can look into; one that is there stays as it is.

@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{Flock, FlockArg};
 
+use crate::change;
 use crate::media::judge::{self, Listing, Medium, Unusable};
 use crate::repodata::BadIndex;
 
@@ -341,15 +342,8 @@ impl Import<'_> {
 
     /// In one step: there is never half a tree, and never none where there was one.
     fn publish(&self, staging: &Path) -> Result<(), ImportError> {
-        let fail = |errno| ImportError::io(self.target)(io::Error::from(errno));
-        let folder = File::open(staging).map_err(ImportError::io(staging))?;
-        nix::unistd::syncfs(&folder).map_err(fail)?;
-        let has_old = self.target.symlink_metadata().is_ok();
-        let flags =
-            if has_old { RenameFlags::RENAME_EXCHANGE } else { RenameFlags::RENAME_NOREPLACE };
-        renameat2(AT_FDCWD, staging, AT_FDCWD, self.target, flags).map_err(fail)?;
-        let parent = self.target.parent().unwrap_or(Path::new("/"));
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(ImportError::io(parent))?;
+        let has_old =
+            change::exchange(staging, self.target).map_err(ImportError::io(self.target))?;
         remove(&self.beside("source"))?;
         if has_old {
             // Whoever reads it by an open file reads on.
@@ -394,12 +388,6 @@ fn room(dir: &Path, bytes: u64) -> Result<(), ImportError> {
         return Ok(());
     }
     Err(ImportError::Full { dir: dir.to_owned(), free_mib: free >> 20, needed_mib: needed >> 20 })
-}
-
-/// What is served must be readable by the server's own user, whatever the medium says.
-fn open_to_all(path: &Path) -> io::Result<()> {
-    let mode = if path.symlink_metadata()?.is_dir() { 0o755 } else { 0o644 };
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
 }
 
 /// Bytes in all files below a folder.

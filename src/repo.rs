@@ -9,9 +9,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::change;
 use crate::import::{self, ImportError};
 use crate::media::{Release, Tree};
 
@@ -287,7 +288,9 @@ impl Repo<'_> {
             link(&self.dir.join(file), &staging.join(file))?;
         }
         write(&staging.join(PREVIOUS), &gone)?;
-        self.exchange(&staging)?;
+        if change::exchange(&staging, self.dir).map_err(io_at(self.dir))? {
+            import::remove(&staging)?;
+        }
         Ok(coming.into_iter().map(|(_, package)| package).collect())
     }
 
@@ -309,22 +312,6 @@ impl Repo<'_> {
         }
         open_to_all(staging)?;
         open_to_all(&staging.join("repodata"))
-    }
-
-    fn exchange(self, staging: &Path) -> Result<(), RepoError> {
-        let fail = |errno| io_at(self.dir)(io::Error::from(errno));
-        let folder = File::open(staging).map_err(io_at(staging))?;
-        nix::unistd::syncfs(&folder).map_err(fail)?;
-        let has_old = self.dir.symlink_metadata().is_ok();
-        let flags =
-            if has_old { RenameFlags::RENAME_EXCHANGE } else { RenameFlags::RENAME_NOREPLACE };
-        renameat2(AT_FDCWD, staging, AT_FDCWD, self.dir, flags).map_err(fail)?;
-        let parent = self.dir.parent().unwrap_or(Path::new("/"));
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(io_at(parent))?;
-        if has_old {
-            import::remove(staging)?;
-        }
-        Ok(())
     }
 }
 
@@ -391,9 +378,7 @@ fn link(from: &Path, to: &Path) -> Result<(), RepoError> {
 }
 
 fn open_to_all(path: &Path) -> Result<(), RepoError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = if path.is_dir() { 0o755 } else { 0o644 };
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).map_err(io_at(path))
+    change::open_to_all(path).map_err(io_at(path))
 }
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, RepoError> {

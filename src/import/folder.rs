@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::{ImportError, Progress, list, open_to_all, room, weight};
+use super::{ImportError, Progress, list, room, weight};
+use crate::change::open_to_all;
 
 /// How much is copied at a time.
 const PIECE: usize = 1 << 20;

@@ -6,7 +6,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{ImportError, Progress, folder, list, open_to_all, room};
+use super::{ImportError, Progress, folder, list, room};
+use crate::change::open_to_all;
 
 /// Where a volume descriptor says what it is (ECMA-119 section 8: sector 16, after the type byte).
 const DESCRIPTOR: u64 = 16 * 2048 + 1;

@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use super::survey::{self, Depth};
-use super::{ImportError, Progress, open_to_all, room};
+use super::{ImportError, Progress, room};
+use crate::change::open_to_all;
 use crate::media::{self, Tree, judge::Unusable};
 use crate::repodata::Entry;
 
