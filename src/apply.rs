@@ -297,6 +297,12 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
         Action::Qmgr(pbs, told) => {
             Undo::Qmgr { program: pbs.program("qmgr"), lines: told.undo.clone() }
         }
+        Action::Enable { unit } => Undo::Service {
+            unit: (*unit).to_owned(),
+            was_enabled: output("systemctl", &["is-enabled", unit]).is_some(),
+            // It may be the one that is undoing this.
+            was_active: true,
+        },
         Action::Service { unit } => Undo::Service {
             unit: (*unit).to_owned(),
             was_enabled: output("systemctl", &["is-enabled", unit]).is_some(),
@@ -384,6 +390,13 @@ fn act(action: &Action, munge_key: &[u8]) -> Result<(), ApplyError> {
         Action::Qmgr(pbs, told) => {
             let program = pbs.program("qmgr");
             told.lines.iter().try_for_each(|line| run(&program, &["-c", line]))
+        }
+        Action::Enable { unit } => {
+            if !look::has_systemd() {
+                return Ok(());
+            }
+            run("systemctl", &["daemon-reload"])?;
+            run("systemctl", &["enable", unit])
         }
         Action::Service { unit } => {
             if !look::has_systemd() {

@@ -221,6 +221,11 @@ pub enum Action {
     TorqueDatabase,
     /// The server of Torque or OpenPBS is told what it should know.
     Qmgr(Pbs, Told),
+    /// A service is to start at boot, and not now.
+    Enable {
+        /// Its unit.
+        unit: &'static str,
+    },
     /// A service is started, when there is systemd: now, or told to read its files anew, and at boot.
     Service {
         /// Its unit.
@@ -342,6 +347,14 @@ pub fn plan(wish: &Wish<'_>, facts: &Facts, areas: &[Area]) -> Result<Plan, Vec<
         return Err(refusals);
     }
     let mut steps = vec![];
+    // First of all: from here on a power cut undoes what nobody confirmed.
+    if let Some(area) = Area::ALL.into_iter().find(|area| area.is_risky() && areas.contains(area))
+        && let Some(step) = write(area, files::rollback(wish), facts)
+    {
+        let (id, why) = (step.id, step.why);
+        steps.push(step);
+        steps.push(Step { area, id, why, action: Action::Enable { unit: files::ROLLBACK_UNIT } });
+    }
     for area in Area::ALL.into_iter().filter(|area| areas.contains(area)) {
         let before = steps.len();
         for file in files::of(area, wish, facts) {

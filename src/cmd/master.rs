@@ -279,6 +279,7 @@ fn words(action: &Action) -> String {
         Action::TorqueDatabase => "make the server's books: pbs_server -t create".to_owned(),
         Action::Qmgr(_, told) => format!("tell the server: {}", told.lines.join("; ")),
         Action::MungeKey => "give munge the cluster's key".to_owned(),
+        Action::Enable { unit } => format!("start {unit} at boot"),
         Action::Service { unit, .. } => format!("start {unit}, now and at boot"),
     }
 }
@@ -296,6 +297,7 @@ fn as_json(step: &Step) -> serde_json::Value {
         | Action::Index(_)
         | Action::TorqueDatabase
         | Action::Qmgr(..)
+        | Action::Enable { .. }
         | Action::Service { .. } => serde_json::Value::Null,
     };
     json!({

@@ -46,6 +46,7 @@ pub fn paths(network: &Network) -> Vec<String> {
         PBS,
         JOIN,
         JOIN_WHEN,
+        ROLLBACK,
     ]
     .map(str::to_owned)
     .into();
@@ -60,6 +61,9 @@ const MODULES: &str = "/etc/modules-load.d/rekindle.conf";
 const SSH: &str = "/etc/ssh/ssh_config.d/rekindle.conf";
 /// The nodes that are up, for mpirun.
 const HOSTFILE: &str = "/etc/rekindle/hostfile";
+const ROLLBACK: &str = "/etc/systemd/system/rekindle-rollback.service";
+/// Its unit.
+pub const ROLLBACK_UNIT: &str = "rekindle-rollback.service";
 const SERVER_NAME: &str = "/etc/torque/server_name";
 const PBS: &str = "/etc/pbs.conf";
 const JOIN: &str = "/etc/systemd/system/rekindle-nodes.service";
@@ -332,18 +336,34 @@ pub(super) fn uses_munge(scheduler: Scheduler) -> bool {
     }
 }
 
-/// What the timer starts: the part of `apply` that follows the nodes, and asks nobody.
-fn join(wish: &Wish<'_>) -> String {
-    // As systemd.service(5) reads a word in quotes.
+/// At boot: a change that waits to be confirmed is undone. Whoever is locked out switches the machine off and on.
+pub(super) fn rollback(wish: &Wish<'_>) -> Wanted {
+    let waits = format!("{}-master/pending.json", wish.paths.state.replace('%', "%%"));
+    let text = format!(
+        "{HEAD}[Unit]\nDescription=Undo a change of the master that nobody confirmed\nConditionPathExists={waits}\n\
+         After=network.target rekindle-firewall.service iptables.service ip6tables.service\n\n\
+         [Service]\nType=oneshot\nExecStart={} master rollback\n\n[Install]\nWantedBy=multi-user.target\n",
+        command(wish)
+    );
+    public(ROLLBACK, "S3", "a power cut undoes what nobody confirmed", text)
+}
+
+/// This program with its files, as systemd.service(5) reads words in quotes.
+fn command(wish: &Wish<'_>) -> String {
     let word = |text: &str| {
         text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$")
     };
     let Paths { program, config, state } = wish.paths;
     let [program, config, state] = [program, config, state].map(|path| word(path));
+    format!("\"{program}\" --config \"{config}\" --state \"{state}\"")
+}
+
+/// What the timer starts: the part of `apply` that follows the nodes, and asks nobody.
+fn join(wish: &Wish<'_>) -> String {
     format!(
         "{HEAD}[Unit]\nDescription=Nodes that are up join the batch system\n\n[Service]\nType=oneshot\n\
-         ExecStart=\"{program}\" --config \"{config}\" --state \"{state}\" master apply --yes --only names,scheduler\n\
-         StandardOutput=null\n"
+         ExecStart={} master apply --yes --only names,scheduler\nStandardOutput=null\n",
+        command(wish)
     )
 }
 

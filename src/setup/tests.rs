@@ -77,6 +77,7 @@ fn done(mut facts: Facts, plan: &Plan) -> Facts {
             Action::LoadRules(_) => facts.rules_loaded = true,
             Action::MungeKey => facts.has_munge_key = true,
             Action::Index(dir) => drop(facts.unindexed.remove(dir)),
+            Action::Enable { .. } => {}
             Action::TorqueDatabase => facts.batch.has_database = true,
             Action::Service { unit } => {
                 if matches!(*unit, "pbs_server.service" | "pbs.service") {

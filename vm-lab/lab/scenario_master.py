@@ -106,6 +106,15 @@ def master(lab: Lab) -> None:
         return True, f"as before the change, by systemd, {WITHIN} s after it"
     lab.proof.check("S3", "nobody confirms: all of it is undone", undone)
 
+    def cut_off():
+        there.rekindle(f"apply --yes --within 3600 {ONLY}")
+        say("the plug is pulled before anybody confirmed, and put back")
+        cycle(lab, vm, ip)
+        wait_for("the change is undone at boot", 600, lambda: there.state() == before, every=2)
+        there.ask(SECOND_CARD)
+        return True, "as before the change, at boot"
+    lab.proof.check("S3", "not confirmed, and the power fails: undone at boot", cut_off)
+
     def kept():
         there.rekindle(f"apply --yes --within 600 {ONLY}")
         said = there.rekindle("confirm").stdout.strip()
