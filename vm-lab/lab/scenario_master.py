@@ -57,7 +57,7 @@ systemctl is-active rekindle || journalctl -u rekindle -n 5 -o cat --no-pager
 echo user $(ps -o user= -p $(systemctl show -p MainPID --value rekindle))
 stat -c 'state %U %a' /var/lib/rekindle
 ip netns exec far curl -sS http://192.168.77.1/ipxe/52-54-00-dd-dd-01 | grep 'machine waits'
-ip netns exec far curl -sS http://192.168.77.1/tree/el9/.treeinfo | grep '^family'
+ip netns exec far curl -sS http://192.168.77.1/tree/el9/.treeinfo 2>&1 | grep -E '^(family|curl)'
 if ss -lun | grep -q ':67 '; then echo udp 67; fi
 """
 
