@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::lab::process::{Process, run};
-use crate::lab::{Lab, MASTER, NODE1, STRANGER, lab, refusal, stop};
+use crate::lab::{Lab, MASTER, NODE1, NODE2, STRANGER, curl, lab, refusal, stop};
 
 /// The server does not start and says so in a line with all of `words`.
 fn check_refused(lab: &Lab, words: &[&str]) {
@@ -179,6 +179,9 @@ fn as_its_unit_starts_it_it_is_never_root_and_shares_its_folder_with_root() {
     let node = lab.client(NODE1.0);
     assert_eq!(lab.udhcpc(&node, &["-q", "-t", "80"]).wait().code, Some(0));
     assert!(!server.text().contains("no ARP entry"), "{}", server.text());
+    let served =
+        curl(&lab.client_at(NODE2), &["--fail", &format!("http://{MASTER}/tree/el9/.treeinfo")]);
+    assert!(served.text().contains("family"), "{} {}", served.err, server.text());
     // It writes what root made, and root writes on.
     let stranger = lab.client(STRANGER);
     let asks = lab.udhcpc(&stranger, &["-q", "-t", "80", "-V", "PXEClient:Arch:00000:UNDI:002001"]);
