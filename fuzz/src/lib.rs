@@ -14,11 +14,13 @@ use rekindle::dhcp::reply::Destination;
 use rekindle::dhcp::{Datagram, Dhcp, Service};
 use rekindle::http::range::{Part, part};
 use rekindle::http::{Endpoint, Method, NodeEndpoint, report, route};
+use rekindle::import::url::flatten;
 use rekindle::ipxe::{self, Installer};
 use rekindle::kickstart::{self, Order, RenderError};
 use rekindle::machine::Loader;
 use rekindle::media::{Release, Tree};
 use rekindle::name;
+use rekindle::repodata as index;
 use rekindle::site::Site;
 use rekindle::snippets::Snippets;
 use rekindle::stage::{Arm, Entry, Event, Report, State};
@@ -275,4 +277,30 @@ pub fn treeinfo(bytes: &[u8]) {
         assert!(path.split('/').all(|segment| !matches!(segment, "" | "." | "..")), "{path:?}");
     }
     assert!(!tree.title.contains(char::is_control));
+}
+
+/// Any bytes as the index of a repository, first one says how packed: what it names stays inside the repository.
+pub fn repodata(bytes: &[u8]) {
+    let Some((kind, rest)) = bytes.split_first() else { return };
+    let found = match kind % 4 {
+        0 => index::repomd(rest).map(|it| it.files),
+        1 => index::packages("primary.xml", rest),
+        2 => index::packages("primary.xml.gz", rest),
+        _ => index::packages("primary.xml.zst", rest),
+    };
+    for entry in found.into_iter().flatten() {
+        let path = &entry.path;
+        assert!(!path.contains(char::is_control), "{path:?}");
+        assert!(path.split('/').all(|segment| !matches!(segment, "" | "." | "..")), "{path:?}");
+    }
+    // A mirror's description is rewritten; what it names then is inside the tree, or refused.
+    if let Ok(text) = str::from_utf8(rest) {
+        let flat = flatten("http://mirror/9/BaseOS/x86_64/os", text);
+        drop(Tree::parse(&flat.treeinfo));
+        assert!(
+            flat.repos.values().all(|url| url.starts_with("http://mirror")),
+            "{:?}",
+            flat.repos
+        );
+    }
 }

@@ -44,3 +44,8 @@ fn cluster_file() {
 fn treeinfo() {
     replay("treeinfo", targets::treeinfo);
 }
+
+#[test]
+fn repodata() {
+    replay("repodata", targets::repodata);
+}
