@@ -194,7 +194,12 @@ impl Record {
     /// Keeps what was done. `false` when nothing waits.
     pub fn confirm(&self) -> Result<bool, ApplyError> {
         let path = self.pending_file();
-        Ok(there(&path, std::fs::remove_file(&path))?.is_some())
+        let kept = there(&path, std::fs::remove_file(&path))?.is_some();
+        // Else a power cut brings it back, and what was kept is undone at boot.
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|source| io_error(&self.dir, source))?;
+        Ok(kept)
     }
 
     /// Undoes the change that waits, or that one only when `id` is given. `false` when it does not wait.

@@ -320,6 +320,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let site = load_site(&settings.config)?;
     let network = site.cluster.network().clone();
     crate::host::fit_to_serve(&network, settings.on_default_route)?;
+    // As every file is opened later: a sandbox may forbid it, and every installation would fail.
+    for os in site.cluster.systems().values() {
+        let file = os.tree.join(".treeinfo");
+        crate::http::files::open_named(&file)
+            .with_context(|| format!("files cannot be served: openat2 of {}", file.display()))?;
+    }
     let loaders = load_loaders()?;
     let secrets = Arc::new(crate::trust::store::load_or_create(&settings.state)?);
     let journal = Journal::open(&settings.state)?;

@@ -212,6 +212,7 @@ async fn file(
     let site = shared.site();
     let (name, path) = (os.clone(), path.clone());
     // Opening may wait for a disk.
+    let asked_for = path.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let os = site.cluster.systems().get(&name).ok_or(std::io::ErrorKind::NotFound)?;
         match root {
@@ -231,8 +232,27 @@ async fn file(
     match opened.await {
         Ok(Ok(opened)) => part_of(opened, asked),
         // Anaconda retries everything but a real 404.
-        Ok(Err(_)) | Err(_) => refuse(&Refused::NotFound),
+        Ok(Err(error)) => {
+            if !is_absence(&error) {
+                let path = asked_for.as_str();
+                tracing::error!(%error, path, "a file that is there cannot be served");
+            }
+            refuse(&Refused::NotFound)
+        }
+        Err(_) => refuse(&Refused::NotFound),
     }
+}
+
+/// Whether there simply is no such file below the folder (openat2(2): what leads out is EXDEV or ELOOP).
+fn is_absence(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::NotADirectory
+            | ErrorKind::CrossesDevices
+            | ErrorKind::IsADirectory
+    ) || error.raw_os_error() == Some(nix::libc::ELOOP)
 }
 
 fn part_of(opened: files::Opened, asked: &hyper::HeaderMap) -> Response<Body> {

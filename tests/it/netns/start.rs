@@ -197,6 +197,14 @@ fn as_its_unit_starts_it_it_is_never_root_and_shares_its_folder_with_root() {
 }
 
 #[test]
+fn its_unit_does_not_take_away_what_files_are_opened_with() {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/rekindle.service");
+    let unit = std::fs::read_to_string(unit).expect("unit");
+    // systemd answers openat2 with ENOSYS then, and every file of a tree with it.
+    assert!(!unit.lines().any(|line| line.starts_with("RestrictSUIDSGID")));
+}
+
+#[test]
 fn its_unit_leaves_it_little_to_do_harm_with() {
     let mut command = Command::new("systemd-analyze");
     command.args(["security", "--offline=yes", "--threshold=20", "--no-pager"]);
