@@ -144,7 +144,9 @@ def master(lab: Lab) -> None:
     def reverted():
         there.ask("systemctl disable --now rekindle")
         done = there.rekindle("revert")
-        return done.returncode == 0 and there.state() == before, f"{last(done.stdout + done.stderr)}; {there.state()}"
+        after = there.state()
+        other = " ".join(sorted(set(after.split()) ^ set(before.split()))) or "nothing"
+        return done.returncode == 0 and after == before, f"{last(done.stdout + done.stderr)}; what differs: {other}"
     lab.proof.check("S3", "revert: as before the first apply", reverted)
 
 

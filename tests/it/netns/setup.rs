@@ -207,6 +207,22 @@ fn what_nobody_confirms_is_undone() {
 }
 
 #[test]
+fn what_is_undone_at_boot_can_be_done_again_and_reverted() {
+    let fresh = Fresh::new(lab!());
+    let before = fresh.state();
+    let apply = ["apply", "--yes", "--within", "3600", "--only", AREAS];
+    assert_eq!(fresh.run(&apply).code, Some(0));
+    // As the unit does it.
+    assert_eq!(fresh.run(&["rollback"]).text(), "undone\n");
+    assert_eq!(differs(&fresh.state(), &before), Vec::<String>::new());
+    assert_eq!(fresh.run(&apply).code, Some(0));
+    assert_eq!(fresh.run(&["confirm"]).text(), "kept\n");
+    assert_eq!(fresh.run(&["rollback"]).text(), "nothing waits to be confirmed\n");
+    assert_eq!(fresh.run(&["revert"]).code, Some(0));
+    assert_eq!(differs(&fresh.state(), &before), Vec::<String>::new());
+}
+
+#[test]
 fn a_change_that_takes_longer_than_its_confirmation_is_undone_whole() {
     let fresh = Fresh::new(lab!());
     // As on a slow machine: the rules take their time.
