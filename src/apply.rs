@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 
 use crate::change;
+use crate::host;
 use crate::setup::batch::Pbs;
-use crate::setup::{Action, Filter, Plan, files};
+use crate::setup::{self, Action, Filter, Plan, files};
 
 pub mod look;
 pub mod signs;
@@ -103,34 +104,25 @@ pub struct Pending {
     lines: usize,
 }
 
-fn beside(state: &Path) -> PathBuf {
-    let mut name = state.file_name().unwrap_or_default().to_owned();
-    name.push("-master");
-    state.with_file_name(name)
-}
-
 impl Record {
     /// In `STATE-master`, which only root reads: it holds old texts of private files, and root does what it
     /// says. So it is not in the daemon's own folder.
     pub fn open(state: &Path) -> Result<Self, ApplyError> {
-        let dir = beside(state);
+        let dir = setup::record_dir(state);
         change::private_dir(&dir).map_err(|source| io_error(&dir, source))?;
         Ok(Self { dir })
     }
 
     /// The same where there is one already; looks, and makes nothing.
     pub fn existing(state: &Path) -> Option<Self> {
-        let dir = beside(state);
+        let dir = setup::record_dir(state);
         dir.is_dir().then_some(Self { dir })
     }
 
     /// The right to change this machine; others wait for it. It ends with its holder, however that ends.
     pub fn lock(&self) -> Result<Flock<File>, ApplyError> {
         let path = self.dir.join("lock");
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(|source| io_error(&path, source))?;
-        Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| io_error(&path, io::Error::from(errno)))
+        change::lock(&path).map_err(|source| io_error(&path, source))
     }
 
     fn undo_file(&self) -> PathBuf {
@@ -138,7 +130,7 @@ impl Record {
     }
 
     fn pending_file(&self) -> PathBuf {
-        self.dir.join("pending.json")
+        self.dir.join(files::PENDING)
     }
 
     /// The change that waits, when there is one.
@@ -400,15 +392,13 @@ fn act(action: &Action, munge_key: &[u8]) -> Result<(), ApplyError> {
             if !look::has_systemd() {
                 return Ok(());
             }
-            run("systemctl", &["daemon-reload"])?;
-            run("systemctl", &["enable", unit])
+            enable(unit)
         }
         Action::Service { unit } => {
             if !look::has_systemd() {
                 return Ok(());
             }
-            run("systemctl", &["daemon-reload"])?;
-            run("systemctl", &["enable", unit])?;
+            enable(unit)?;
             run("systemctl", &["reload-or-restart", unit])
         }
     }
@@ -494,7 +484,7 @@ pub fn guard(
     seconds: u64,
 ) -> Result<(), ApplyError> {
     let (id, seconds) = (id.to_string(), seconds.to_string());
-    let log_file = beside(state).join("rollback.log");
+    let log_file = setup::record_dir(state).join("rollback.log");
     let log = OpenOptions::new().create(true).append(true).open(&log_file);
     let log = log.map_err(|source| io_error(&log_file, source))?;
     // systemd would end what an ssh session left, where it was told to.
@@ -530,16 +520,20 @@ fn feed(program: &str, words: &[&str], input: &str) -> Result<(), ApplyError> {
     if done.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&done.stderr);
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    Err(failed(last.trim().to_owned()))
+    Err(failed(host::last_words(&done.stderr)))
+}
+
+/// Lets a unit start at boot; its file may be new.
+fn enable(unit: &str) -> Result<(), ApplyError> {
+    run("systemctl", &["daemon-reload"])?;
+    run("systemctl", &["enable", unit])
 }
 
 /// Stops what lets nodes join by themselves.
 pub fn stop_joining() {
     if look::has_systemd() {
         // Where it is not installed there is nothing to stop.
-        output("systemctl", &["stop", files::JOIN_TIMER, "rekindle-nodes.service"]);
+        output("systemctl", &["stop", files::JOIN_TIMER, files::JOIN_SERVICE]);
     }
 }
 

@@ -32,10 +32,7 @@ impl Lock {
         let path = std::fs::canonicalize(path).map_err(fail)?;
         // A name of its own: the file itself is replaced, and a lock on the old one is worth nothing.
         let lock = PathBuf::from(format!("{}.lock", path.display()));
-        let file = OpenOptions::new().create(true).append(true).open(lock).map_err(fail)?;
-        let held = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| fail(io::Error::from(errno)))?;
-        Ok(Self { path, _held: held })
+        Ok(Self { path, _held: self::lock(&lock).map_err(fail)? })
     }
 
     /// Puts the new text in place of the old in one step; mode and owner stay.
@@ -46,6 +43,27 @@ impl Lock {
         };
         change().map_err(|source| ChangeError { path: self.path.clone(), source })
     }
+}
+
+/// Waits for a lock, whose file is made when it is not there. It ends with its holder, however that ends.
+pub fn lock(path: &Path) -> io::Result<Flock<File>> {
+    take(path, FlockArg::LockExclusive)
+}
+
+/// The same without waiting: `WouldBlock` when somebody else has it.
+pub fn try_lock(path: &Path) -> io::Result<Flock<File>> {
+    take(path, FlockArg::LockExclusiveNonblock)
+}
+
+fn take(path: &Path, how: FlockArg) -> io::Result<Flock<File>> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    Flock::lock(file, how).map_err(|(_, errno)| io::Error::from(errno))
+}
+
+/// `.NAME.WHAT` in the folder of NAME: where something is made that takes its place.
+pub fn beside(path: &Path, what: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{what}"))
 }
 
 /// Writes a file whole or not at all, and durably. `owner`: user and group; nothing: our own.

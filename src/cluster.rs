@@ -116,6 +116,14 @@ impl Scheduler {
             Self::None => None,
         }
     }
+
+    /// Whether its daemons know each other by munge's key.
+    pub fn uses_munge(self) -> bool {
+        match self {
+            Self::Torque | Self::Slurm => true,
+            Self::OpenPbs | Self::None => false,
+        }
+    }
 }
 
 /// An ordinary user who exists on every node with the same uid.

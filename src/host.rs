@@ -89,6 +89,13 @@ fn fits(all: &[Interface], network: &Network, on_default_route: bool) -> Result<
     Ok(())
 }
 
+/// The last words of a program that failed, out of what it wrote to stderr.
+pub fn last_words(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let last = said.lines().rfind(|line| !line.trim().is_empty());
+    last.unwrap_or("it said nothing").trim().to_owned()
+}
+
 /// Lists the interfaces of this machine but the loopback one.
 pub fn interfaces() -> std::io::Result<Vec<Interface>> {
     let routes = std::fs::read_to_string("/proc/self/net/route")?;

@@ -11,8 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 
 use crate::change;
 use crate::media::judge::{self, Listing, Medium, Unusable};
@@ -272,22 +271,16 @@ impl Import<'_> {
     }
 
     fn beside(&self, what: &str) -> PathBuf {
-        let name = self.target.file_name().unwrap_or_default().to_string_lossy();
-        self.target.with_file_name(format!(".{name}.{what}"))
+        change::beside(self.target, what)
     }
 
     fn lock(&self) -> Result<Flock<File>, ImportError> {
         let path = self.beside("lock");
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(ImportError::io(&path))?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-            if errno == Errno::EWOULDBLOCK {
+        change::try_lock(&path).map_err(|error| {
+            if error.kind() == io::ErrorKind::WouldBlock {
                 return ImportError::Busy(self.target.to_owned());
             }
-            ImportError::io(&path)(io::Error::from(errno))
+            ImportError::io(&path)(error)
         })
     }
 
@@ -357,8 +350,7 @@ impl Import<'_> {
 
 /// Takes a tree away, in one step for those who look.
 pub fn withdraw(tree: &Path) -> Result<(), ImportError> {
-    let name = tree.file_name().unwrap_or_default().to_string_lossy();
-    let old = tree.with_file_name(format!(".{name}.old"));
+    let old = change::beside(tree, "old");
     remove(&old)?;
     std::fs::rename(tree, &old).map_err(ImportError::io(tree))?;
     remove(&old)

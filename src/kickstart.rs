@@ -171,7 +171,7 @@ macro_rules! pages {
                         has_repo: of_os.is_some_and(|os| os.repo.is_some()),
                         internet: network.internet,
                         torque: cluster.scheduler() == Scheduler::Torque,
-                        munge: uses_munge(cluster.scheduler()),
+                        munge: cluster.scheduler().uses_munge(),
                         home_over_nfs: cluster.home_over_nfs(),
                         network_first: node.settings.boot_order == BootOrder::Network,
                         language: KsWord::new("language", &node.settings.language)?,
@@ -258,13 +258,6 @@ fn instead_of(scheduler: Scheduler, release: Release) -> Option<&'static str> {
         (Scheduler::Torque, Release::El8) => Some("\"openpbs\" or \"slurm\""),
         (Scheduler::Torque | Scheduler::OpenPbs, Release::El10) => Some("\"slurm\""),
         (Scheduler::OpenPbs | Scheduler::Slurm, Release::El7) => Some("\"torque\""),
-    }
-}
-
-fn uses_munge(scheduler: Scheduler) -> bool {
-    match scheduler {
-        Scheduler::Torque | Scheduler::Slurm => true,
-        Scheduler::OpenPbs | Scheduler::None => false,
     }
 }
 

@@ -9,7 +9,6 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::boot::{self, Decision, Grant, Refusal, Release};
-use crate::cluster::Scheduler;
 use crate::dhcp::{Answer, Datagram, Dhcp, Ignored};
 use crate::http::report::{self, StageName};
 use crate::http::{Endpoint, FilePath, Method, NoEndpoint, NodeEndpoint, Root, route};
@@ -337,12 +336,10 @@ impl Master {
 
     fn munge_key(&self, grant: Grant, peer: Ipv4Addr) -> Result<Outcome, Refused> {
         granted(boot::release_secret(&self.site.cluster, &self.state, grant, peer))?;
-        match self.site.cluster.scheduler() {
-            Scheduler::Torque | Scheduler::Slurm => {
-                Ok(Reply::Secret(self.secrets.munge_key().to_vec()).into())
-            }
-            Scheduler::OpenPbs | Scheduler::None => Err(Refused::NotFound),
+        if !self.site.cluster.scheduler().uses_munge() {
+            return Err(Refused::NotFound);
         }
+        Ok(Reply::Secret(self.secrets.munge_key().to_vec()).into())
     }
 
     fn host_certificate(&self, grant: Grant, request: &Request<'_>) -> Result<Outcome, Refused> {

@@ -3,18 +3,18 @@
 //! A node in the middle of a transaction has read an index and fetches what it names: whatever the one before
 //! named stays beside the new one until the next change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 
 use crate::change;
 use crate::import::{self, ImportError};
-use crate::media::{Release, Tree};
+use crate::media::Tree;
 
 /// What the last index named and this one does not: kept for those who still read that one.
 const PREVIOUS: &str = ".previous.json";
@@ -178,16 +178,18 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, RepoError> {
 }
 
 impl Repo<'_> {
+    /// The files of its packages; not those that only the last index named.
+    pub fn files(self) -> Result<BTreeSet<String>, RepoError> {
+        let (mut files, previous) = (self.list()?, self.previous()?);
+        files.retain(|file| file.ends_with(".rpm") && !previous.contains(file));
+        Ok(files)
+    }
+
     /// What is in it, by file.
     pub fn packages(self) -> Result<Vec<Package>, RepoError> {
-        let previous = self.previous()?;
-        let mut found = vec![];
-        for file in
-            self.list()?.iter().filter(|file| file.ends_with(".rpm") && !previous.contains(*file))
-        {
-            found.push(Package { file: file.clone(), ..header(&self.dir.join(file))? });
-        }
-        Ok(found)
+        let package =
+            |file: String| Ok(Package { file: file.clone(), ..header(&self.dir.join(file))? });
+        self.files()?.into_iter().map(package).collect()
     }
 
     /// What was asked for by name.
@@ -205,16 +207,13 @@ impl Repo<'_> {
     }
 
     fn beside(self, what: &str) -> PathBuf {
-        let name = self.dir.file_name().unwrap_or_default().to_string_lossy();
-        self.dir.with_file_name(format!(".{name}.{what}"))
+        change::beside(self.dir, what)
     }
 
     /// Others wait.
     fn lock(self) -> Result<Flock<File>, RepoError> {
         let path = self.beside("lock");
-        let file = File::options().create(true).append(true).open(&path).map_err(io_at(&path))?;
-        Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| io_at(&path)(io::Error::from(errno)))
+        change::lock(&path).map_err(io_at(&path))
     }
 
     /// Removes what killed ones left. What cannot go yet goes the next time.
@@ -250,21 +249,12 @@ impl Repo<'_> {
         std::fs::create_dir_all(&staging).map_err(io_at(&staging))?;
 
         let (old, previous) = (self.list()?, self.previous()?);
-        let mut gone = BTreeSet::new();
-        let mut names = BTreeMap::new();
-        for file in old.iter().filter(|file| file.ends_with(".rpm") && !previous.contains(*file)) {
-            names.insert(file.clone(), header(&self.dir.join(file))?.name);
-        }
-        if let Some(name) = change.remove.iter().find(|name| !names.values().any(|it| it == *name))
+        let mut gone = self.called(&change.remove)?;
+        let is_replaced =
+            |file: &str| file == PREVIOUS || (file == WISHES && change.wishes.is_some());
+        for file in
+            old.difference(&previous).filter(|file| !is_replaced(file) && !gone.contains(*file))
         {
-            return Err(RepoError::NotThere(name.clone()));
-        }
-        let is_ours = |file: &str| matches!(file, PREVIOUS | WISHES);
-        for file in old.iter().filter(|file| !previous.contains(*file) && !is_ours(file)) {
-            if names.get(file).is_some_and(|name| change.remove.contains(name)) {
-                gone.insert(file.clone());
-                continue;
-            }
             link(&self.dir.join(file), &staging.join(file))?;
         }
         for (from, package) in &coming {
@@ -273,10 +263,8 @@ impl Repo<'_> {
             std::fs::copy(from, &place).map_err(io_at(from))?;
             open_to_all(&place)?;
         }
-        if let Some(wishes) =
-            change.wishes.clone().map_or_else(|| self.kept_wishes(), |it| Ok(Some(it)))?
-        {
-            write(&staging.join(WISHES), &wishes)?;
+        if let Some(wishes) = &change.wishes {
+            write(&staging.join(WISHES), wishes)?;
         }
         self.index(&staging)?;
         // Whoever has read the last index finds all that it names.
@@ -294,8 +282,17 @@ impl Repo<'_> {
         Ok(coming.into_iter().map(|(_, package)| package).collect())
     }
 
-    fn kept_wishes(self) -> Result<Option<Wishes>, RepoError> {
-        read(&self.dir.join(WISHES))
+    /// The files of packages of these names; each must be there.
+    fn called(self, names: &BTreeSet<String>) -> Result<BTreeSet<String>, RepoError> {
+        if names.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let packages = self.packages()?;
+        if let Some(name) = names.iter().find(|name| !packages.iter().any(|it| it.name == **name)) {
+            return Err(RepoError::NotThere(name.clone()));
+        }
+        let meant = packages.into_iter().filter(|package| names.contains(&package.name));
+        Ok(meant.map(|package| package.file).collect())
     }
 
     /// The index; createrepo_c finds modules.yaml by itself, and is told of groups.
@@ -324,17 +321,13 @@ pub fn resolve(
     repo: Option<&Path>,
     to: &Path,
 ) -> Result<Vec<PathBuf>, RepoError> {
-    let release = match tree.release {
-        Release::El7 => "7",
-        Release::El8 => "8",
-        Release::El9 => "9",
-        Release::El10 => "10",
-    };
+    let platform = tree.release.to_string();
+    let release = platform.trim_start_matches("el");
     let path = |name: &str| to.join(name).display().to_string();
     let mut dnf = Command::new("dnf");
     dnf.args(["-q", "-y", "--forcearch=x86_64"]).arg(format!("--releasever={release}"));
     dnf.arg(format!("--installroot={}", path("root")));
-    dnf.arg(format!("--setopt=module_platform_id=platform:el{release}"));
+    dnf.arg(format!("--setopt=module_platform_id=platform:{platform}"));
     dnf.arg(format!("--setopt=cachedir={}", path("cache")));
     dnf.args([
         "--setopt=reposdir=/nonexistent",

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 
@@ -339,6 +339,13 @@ pub struct Paths {
     pub state: String,
 }
 
+/// Where it is written down what was done, beside the daemon's own folder: root does what it says.
+pub fn record_dir(state: &Path) -> PathBuf {
+    let mut name = state.file_name().unwrap_or_default().to_owned();
+    name.push("-master");
+    state.with_file_name(name)
+}
+
 /// What would be done to make this machine the master, in the areas that are asked for.
 pub fn plan(wish: &Wish<'_>, facts: &Facts, areas: &[Area]) -> Result<Plan, Vec<Refusal>> {
     let cluster = wish.cluster;
@@ -460,7 +467,7 @@ fn live_scheduler(
     mut add: impl FnMut(&'static str, &'static str, Action),
 ) {
     let scheduler = wish.cluster.scheduler();
-    let has_new_key = files::uses_munge(scheduler) && !facts.has_munge_key;
+    let has_new_key = scheduler.uses_munge() && !facts.has_munge_key;
     if has_new_key {
         add("S13", "who may talk to the batch system", Action::MungeKey);
         add("S13", "the key is read", Action::Service { unit: "munge.service" });

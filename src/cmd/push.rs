@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{Files, Wrong, out};
 use crate::artifacts::{self, NodeFile};
 use crate::cluster::Node;
+use crate::host;
 use crate::name::NodeName;
 use crate::push::{self, Change};
 use crate::serve;
@@ -269,10 +270,8 @@ impl Ssh {
         })
         .context("run ssh")?;
         if !done.status.success() {
-            let said = String::from_utf8_lossy(&done.stderr);
-            let last =
-                said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-            anyhow::bail!("{}", crate::http::report::printable(last));
+            let last = host::last_words(&done.stderr);
+            anyhow::bail!("{}", crate::http::report::printable(&last));
         }
         Ok(String::from_utf8_lossy(&done.stdout).into_owned())
     }

@@ -69,7 +69,7 @@ impl Repository {
                 let mut wishes = repo.wishes()?;
                 wishes.names.retain(|name| !remove.contains(name));
                 repo.publish(&Change { remove, wishes: Some(wishes), add: vec![] })?;
-                out::text(&format!("{name}: {} packages", repo.packages()?.len()))
+                out::text(&format!("{name}: {} packages", repo.files()?.len()))
             }
             Self::List { os, json } => {
                 let (_, _, dir) = chosen(&cluster, os.as_ref())?;
@@ -156,7 +156,7 @@ fn named(
     out::note("asking dnf what is needed");
     add.extend(repo::resolve(&wishes, &tree, &os.tree, Some(dir), room.path())?);
     let repo = Repo { dir };
-    let have: BTreeSet<_> = repo.packages()?.into_iter().map(|package| package.file).collect();
+    let have = repo.files()?;
     add.retain(|file| {
         !file.file_name().is_some_and(|name| have.contains(name.to_string_lossy().as_ref()))
     });

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::{ImportError, Progress, folder, list, room};
 use crate::change::open_to_all;
+use crate::host;
 
 /// Where a volume descriptor says what it is (ECMA-119 section 8: sector 16, after the type byte).
 const DESCRIPTOR: u64 = 16 * 2048 + 1;
@@ -37,9 +38,8 @@ fn missing(error: &io::Error) -> ImportError {
 }
 
 fn refused(file: &Path, said: &[u8]) -> ImportError {
-    let said = String::from_utf8_lossy(said);
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    ImportError::Program(format!("{}: the image cannot be read: {}", file.display(), last.trim()))
+    let last = host::last_words(said);
+    ImportError::Program(format!("{}: the image cannot be read: {last}", file.display()))
 }
 
 /// Its `.treeinfo`, and the paths of its files.

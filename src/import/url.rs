@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use super::survey::{self, Depth};
 use super::{ImportError, Progress, room};
 use crate::change::open_to_all;
+use crate::host;
 use crate::media::{self, Tree, judge::Unusable};
 use crate::repodata::Entry;
 
@@ -176,9 +177,7 @@ impl Mirror<'_> {
             super::remove(&place)?;
             // 22: the server said no (curl(1), --fail). Anything else is not about the name.
             if done.status.code() != Some(22) {
-                let said = String::from_utf8_lossy(&done.stderr);
-                let why = said.lines().last().unwrap_or("it does not come").to_owned();
-                return Err(ImportError::Fetch { url, why });
+                return Err(ImportError::Fetch { url, why: host::last_words(&done.stderr) });
             }
         }
         Err(ImportError::Fetch {
@@ -369,9 +368,7 @@ impl Mirror<'_> {
         for one in batch.iter().filter(|one| !is_known(one)) {
             super::remove(&part(one, to))?;
         }
-        let said = String::from_utf8_lossy(&done.stderr);
-        let last = said.lines().rfind(|line| !line.trim().is_empty());
-        Ok(Some(last.map_or_else(|| done.status.to_string(), |line| line.trim().to_owned())))
+        Ok(Some(host::last_words(&done.stderr)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The master's files, area by area and in the form of its system.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use askama::Template;
 
@@ -61,6 +62,8 @@ const MODULES: &str = "/etc/modules-load.d/rekindle.conf";
 const SSH: &str = "/etc/ssh/ssh_config.d/rekindle.conf";
 /// The nodes that are up, for mpirun.
 const HOSTFILE: &str = "/etc/rekindle/hostfile";
+/// In the folder of what was done: a change that waits to be confirmed.
+pub const PENDING: &str = "pending.json";
 const ROLLBACK: &str = "/etc/systemd/system/rekindle-rollback.service";
 /// Its unit.
 pub const ROLLBACK_UNIT: &str = "rekindle-rollback.service";
@@ -68,7 +71,9 @@ const SERVER_NAME: &str = "/etc/torque/server_name";
 const PBS: &str = "/etc/pbs.conf";
 const JOIN: &str = "/etc/systemd/system/rekindle-nodes.service";
 const JOIN_WHEN: &str = "/etc/systemd/system/rekindle-nodes.timer";
-/// Its unit.
+/// Its units.
+pub const JOIN_SERVICE: &str = "rekindle-nodes.service";
+/// The other one.
 pub const JOIN_TIMER: &str = "rekindle-nodes.timer";
 const SLURM: &str = "/etc/slurm/slurm.conf";
 const JAIL: &str = "/etc/fail2ban/jail.d/rekindle.conf";
@@ -328,17 +333,10 @@ fn scheduler(wish: &Wish<'_>, facts: &Facts) -> Vec<Wanted> {
     found
 }
 
-/// Whether the daemons of a batch system know each other by munge's key.
-pub(super) fn uses_munge(scheduler: Scheduler) -> bool {
-    match scheduler {
-        Scheduler::Torque | Scheduler::Slurm => true,
-        Scheduler::OpenPbs | Scheduler::None => false,
-    }
-}
-
 /// At boot: a change that waits to be confirmed is undone. Whoever is locked out switches the machine off and on.
 pub(super) fn rollback(wish: &Wish<'_>) -> Wanted {
-    let waits = format!("{}-master/pending.json", wish.paths.state.replace('%', "%%"));
+    let waits = super::record_dir(Path::new(&wish.paths.state)).join(PENDING);
+    let waits = waits.display().to_string().replace('%', "%%");
     let text = format!(
         "{HEAD}[Unit]\nDescription=Undo a change of the master that nobody confirmed\nConditionPathExists={waits}\n\
          After=network.target rekindle-firewall.service iptables.service ip6tables.service\n\n\
