@@ -222,11 +222,26 @@ impl Record {
             entries.pop();
             self.keep(&entries)?;
         }
-        if look::has_systemd() {
-            // It forgets the units that are gone.
-            output("systemctl", &["daemon-reload"]);
-        }
+        forget();
         Ok(())
+    }
+}
+
+/// Lets those who read files at boot forget the ones that are gone: else a unit is still known, and the
+/// interface gets its address again as soon as it is seen.
+fn forget() {
+    if !look::has_systemd() {
+        return;
+    }
+    output("systemctl", &["daemon-reload"]);
+    let readers: [(&str, &[&str]); 2] = [
+        ("NetworkManager", &["nmcli", "connection", "reload"]),
+        ("systemd-networkd", &["networkctl", "reload"]),
+    ];
+    for (unit, command) in readers {
+        if let ([program, words @ ..], true) = (command, look::is_active(unit)) {
+            output(program, words);
+        }
     }
 }
 

@@ -140,7 +140,8 @@ fn wiring(os_release: &str) -> Wiring {
     }
 }
 
-fn is_active(unit: &str) -> bool {
+/// Whether a unit runs.
+pub(super) fn is_active(unit: &str) -> bool {
     has_systemd() && output("systemctl", &["is-active", unit]).is_some()
 }
 

@@ -128,7 +128,7 @@ def master(lab: Lab) -> None:
     flood_row(lab.proof, lab.master, ip, name)
 
     def served():
-        there.ask(f"{SECOND_CARD} && ip addr add 192.168.77.1/24 dev eth1 && ip link set eth1 up")
+        there.ask(f"{SECOND_CARD} && ip addr replace 192.168.77.1/24 dev eth1 && ip link set eth1 up")
         said = there.ask(f"systemctl enable --now rekindle; {SERVED}")
         level = there.ask("systemd-analyze security rekindle --no-pager | tail -n 1").strip()
         good = all(word in said for word in ("user rekindle", "state rekindle 700", "machine waits", "family = AlmaLinux", "udp 67"))
