@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::change;
 use crate::host;
+use crate::repo::key::Key;
+use crate::repo::{self, Repo, RepoError};
 use crate::setup::batch::Pbs;
 use crate::setup::{self, Action, Filter, Plan, files};
 
@@ -41,6 +43,9 @@ pub enum ApplyError {
         /// Its last words.
         said: String,
     },
+    /// The cluster's own packages.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
     /// An earlier change still waits.
     #[error(
         "an earlier change waits to be confirmed or undone; `rekindle master confirm` keeps it, `rekindle master rollback` undoes it"
@@ -123,6 +128,11 @@ impl Record {
     pub fn lock(&self) -> Result<Flock<File>, ApplyError> {
         let path = self.dir.join("lock");
         change::lock(&path).map_err(|source| io_error(&path, source))
+    }
+
+    /// What signs the cluster's own packages: only root reads it.
+    pub fn key(&self) -> Key {
+        Key::new(self.dir.join("gnupg"))
     }
 
     fn undo_file(&self) -> PathBuf {
@@ -255,7 +265,7 @@ pub fn carry_out(
     for (index, step) in plan.steps.iter().enumerate() {
         told(index);
         record.add(before(&step.action)?)?;
-        act(&step.action, munge_key)?;
+        act(&step.action, munge_key, record)?;
     }
     Ok(())
 }
@@ -299,6 +309,9 @@ fn before(action: &Action) -> Result<Vec<Undo>, ApplyError> {
                 return Ok(vec![]);
             }
             let mut undo = new_folders(&index);
+            for path in repo::own_files(dir) {
+                undo.push(Undo::File { before: kept(&path)?, path });
+            }
             undo.push(Undo::Index { path: index });
             return Ok(undo);
         }
@@ -361,7 +374,7 @@ fn kept(path: &Path) -> Result<Option<Kept>, ApplyError> {
     there(path, read())
 }
 
-fn act(action: &Action, munge_key: &[u8]) -> Result<(), ApplyError> {
+fn act(action: &Action, munge_key: &[u8], record: &Record) -> Result<(), ApplyError> {
     match action {
         Action::Write { path, after, .. } => {
             let path = Path::new(path);
@@ -384,11 +397,8 @@ fn act(action: &Action, munge_key: &[u8]) -> Result<(), ApplyError> {
             put(Path::new(MUNGE_KEY), munge_key, 0o400, owner)
         }
         Action::Index(dir) => {
-            std::fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
-            let dir = dir.display().to_string();
-            run("createrepo_c", &["--quiet", "--update", &dir])?;
-            // What is published is for every node to read, whatever umask root has.
-            run("chmod", &["-R", "a+rX", &dir])
+            Repo { dir }.publish(&repo::Change::default(), &record.key())?;
+            Ok(())
         }
         // It makes its books and stays: only its end by the clock is asked for.
         Action::TorqueDatabase => {

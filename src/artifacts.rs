@@ -256,7 +256,7 @@ fn hostfile(cluster: &Cluster) -> String {
 }
 
 /// The node's `/etc/yum.repos.d/rekindle.repo`: the tree's repositories and the cluster's own,
-/// all with `gpgcheck=1`.
+/// all with `gpgcheck=1`; of the cluster's own the index is checked too, when it is signed.
 fn repo_file(cluster: &Cluster, os: &OsName, tree: &Tree) -> String {
     let base = base_url(cluster);
     let own = cluster.systems().get(os).and_then(|os| os.repo.as_ref());
@@ -269,8 +269,9 @@ fn repo_file(cluster: &Cluster, os: &OsName, tree: &Tree) -> String {
         Release::El8 | Release::El9 => "\nmodule_hotfixes=1",
         Release::El7 | Release::El10 => "",
     };
+    let signed = if tree.repo_signed { "\nrepo_gpgcheck=1" } else { "" };
     // What the owner adds is there at once; dnf's own patience is two days.
-    let more = format!("{hotfixes}\nmetadata_expire={REPO_EXPIRES}");
+    let more = format!("{signed}{hotfixes}\nmetadata_expire={REPO_EXPIRES}");
     let own = own.map(|_| ("cluster".to_owned(), format!("{base}/repo/{os}"), more));
     let keys: Vec<_> = tree.gpg_keys.iter().map(|key| format!("{base}/keys/{os}/{key}")).collect();
     lines(trees.chain(own), |(name, url, more)| {

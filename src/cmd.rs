@@ -17,15 +17,18 @@ mod render;
 mod repo;
 mod serve;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::change::Lock;
 use crate::cluster::{self, Cluster, Findings};
 use crate::journal::Journal;
 use crate::media::BadTree;
+use crate::mirrors::{self, Preset};
 use crate::snippets::BadSnippets;
 
 /// Give old computers a second life as a cluster.
@@ -146,6 +149,17 @@ impl Files {
 
     fn cluster(&self) -> anyhow::Result<Cluster> {
         Ok(Cluster::parse(&self.text()?, &self.config)?)
+    }
+
+    /// Where media and packages come from by name.
+    fn mirrors(&self) -> anyhow::Result<BTreeMap<String, Preset>> {
+        let file = self.config.with_file_name("mirrors.toml");
+        let own = match std::fs::read_to_string(&file) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).context(file.display().to_string()),
+        };
+        mirrors::read(own.as_deref()).with_context(|| file.display().to_string())
     }
 
     fn journal(&self) -> anyhow::Result<Journal> {

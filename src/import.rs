@@ -15,10 +15,12 @@ use nix::fcntl::Flock;
 
 use crate::change;
 use crate::media::judge::{self, Listing, Medium, Unusable};
+use crate::mirrors::Preset;
 use crate::repodata::BadIndex;
 
 pub mod folder;
 pub mod image;
+pub mod keys;
 pub mod survey;
 pub mod url;
 
@@ -78,6 +80,18 @@ pub enum ImportError {
         medium: String,
         /// The key's file.
         name: String,
+    },
+    /// A vendor's key that is not the vendor's.
+    #[error(
+        "{url}: this is {found} and should be {wanted}; take another mirror, or if the vendor says that it changed: write it into mirrors.toml"
+    )]
+    WrongKey {
+        /// The key.
+        url: String,
+        /// What came.
+        found: String,
+        /// What should have come.
+        wanted: String,
     },
     /// No room.
     #[error(
@@ -232,6 +246,8 @@ pub struct Import<'a> {
     pub new_keys: bool,
     /// Seconds without a thousand bytes each until a line counts as broken.
     pub patience_s: u32,
+    /// What is known of the mirror besides its URL.
+    pub preset: Option<&'a Preset>,
 }
 
 /// What was made.
@@ -256,11 +272,14 @@ impl Import<'_> {
                 folder::copy(dir, &staging, self.target, self.progress)?;
             }
             Source::Image(file) => image::extract(file, &staging, self.progress)?,
-            Source::Url(root) => url::Mirror { root, patience_s: self.patience_s }.fetch(
-                &staging,
-                self.target,
-                self.progress,
-            )?,
+            Source::Url(root) => {
+                let Self { patience_s, preset, .. } = *self;
+                url::Mirror { root, patience_s, preset }.fetch(
+                    &staging,
+                    self.target,
+                    self.progress,
+                )?;
+            }
         }
         let files = list(&staging)?;
         let medium = self.source.judge(text_of(&staging.join(".treeinfo"))?.as_deref(), &files)?;
@@ -370,7 +389,7 @@ pub fn remove(path: &Path) -> Result<(), ImportError> {
 }
 
 /// Whether there is room for so many bytes and a little more.
-fn room(dir: &Path, bytes: u64) -> Result<(), ImportError> {
+pub(crate) fn room(dir: &Path, bytes: u64) -> Result<(), ImportError> {
     let about = nix::sys::statvfs::statvfs(dir)
         .map_err(|errno| ImportError::io(dir)(io::Error::from(errno)))?;
     let free = about.blocks_available().saturating_mul(about.fragment_size());

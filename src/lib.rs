@@ -14,6 +14,7 @@ pub mod name;
 pub mod cluster;
 pub mod hardware;
 pub mod media;
+pub mod mirrors;
 pub mod repodata;
 pub mod site;
 pub mod snippets;

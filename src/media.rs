@@ -46,6 +46,8 @@ pub struct Tree {
     pub repos: Vec<(String, String)>,
     /// File names under `/keys/OS/` of the keys that packages are signed with.
     pub gpg_keys: Vec<String>,
+    /// Whether the index of the cluster's own repository carries its signature.
+    pub repo_signed: bool,
 }
 
 /// Why a folder cannot be installed from.
@@ -153,6 +155,7 @@ impl Tree {
             initrd: inside(image("initrd")?)?,
             repos: repos(&ini)?,
             gpg_keys: vec![],
+            repo_signed: false,
         })
     }
 }
@@ -222,6 +225,8 @@ pub fn load(name: &OsName, os: &Os) -> Result<Tree, BadTree> {
             return Err(BadTree::Incomplete { os: name.clone(), file });
         }
     }
+    let signed = |repo: &PathBuf| repo.join("repodata/repomd.xml.asc").is_file();
+    tree.repo_signed = os.repo.as_ref().is_some_and(signed);
     tree.gpg_keys = key_files(name, os)?.into_iter().map(|(name, _)| name).collect();
     Ok(tree)
 }
@@ -266,20 +271,27 @@ pub fn sha256(file: &Path) -> std::io::Result<String> {
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The package-signing keys of an os: the name each is served under, and the file.
+/// Key files that lie in a folder, by name.
+pub fn keys_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_key = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("RPM-GPG-KEY"))
+    };
+    let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(is_key).collect();
+    files.sort();
+    files
+}
+
+/// The package-signing keys of an os, those in its own repository last: the name each is served under, and the file.
 pub fn key_files(name: &OsName, os: &Os) -> Result<Vec<(String, PathBuf)>, BadTree> {
     let mut files = os.gpg_keys.clone();
     if files.is_empty() {
-        let entries = std::fs::read_dir(&os.tree).into_iter().flatten().flatten();
-        files.extend(entries.map(|entry| entry.path()).filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("RPM-GPG-KEY")
-        }));
-        files.sort();
+        files = keys_in(&os.tree);
     }
     if files.is_empty() {
         return Err(BadTree::NoKeys { os: name.clone(), dir: os.tree.clone() });
     }
+    files.extend(os.repo.iter().flat_map(|repo| keys_in(repo)));
     files
         .into_iter()
         .enumerate()

@@ -1,9 +1,9 @@
 //! The cluster's own package repository of an os: RPM files in, an index of them out, exchanged in one step.
 //!
 //! A node in the middle of a transaction has read an index and fetches what it names: whatever the one before
-//! named stays beside the new one until the next change.
+//! named stays beside the new one until the next change. The index carries the cluster's own signature.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::change;
 use crate::import::{self, ImportError};
-use crate::media::Tree;
+use crate::repodata::BadIndex;
+use key::Key;
+use package::{Package, header};
+
+pub mod dnf;
+pub mod key;
+pub mod package;
 
 /// What the last index named and this one does not: kept for those who still read that one.
 const PREVIOUS: &str = ".previous.json";
 /// What the owner asked for by name, and where it came from: `repo sync` asks again.
 const WISHES: &str = ".wishes.json";
-/// Groups and modules, which createrepo_c is told of.
+/// Groups, which createrepo_c is told of.
 const COMPS: &str = "comps.xml";
+/// Modules, which it finds by itself.
+const MODULES: &str = "modules.yaml";
 
 /// Why a repository stays as it was.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +59,14 @@ pub enum RepoError {
     /// Not for these machines.
     #[error("{0} is for {1}; nodes are x86_64")]
     Architecture(PathBuf, String),
+    /// A list that cannot be read.
+    #[error("{file}: {why}")]
+    Index {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        why: BadIndex,
+    },
     /// Nothing of that name.
     #[error(
         "there is no package `{0}` in the repository; `rekindle repo list` shows those there are"
@@ -61,21 +77,6 @@ pub enum RepoError {
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> RepoError + use<> {
     let path = path.to_owned();
     move |source| RepoError::Io { path, source }
-}
-
-/// A package as its own header says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Package {
-    /// Its name.
-    pub name: String,
-    /// Version and release.
-    pub version: String,
-    /// Architecture.
-    pub arch: String,
-    /// The key that signed it, in rpm's words; `None` when nobody did, and no node takes it.
-    pub signed: Option<String>,
-    /// Its file in the repository.
-    pub file: String,
 }
 
 /// Names that the owner asked for, and where they come from besides the install tree.
@@ -90,8 +91,16 @@ pub struct Wishes {
 /// A change of what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Change {
-    /// RPM files that come.
+    /// RPM files that the owner brings: those that nobody signed get the cluster's signature.
     pub add: Vec<PathBuf>,
+    /// RPM files from elsewhere, which come as they are.
+    pub fetched: Vec<PathBuf>,
+    /// Lists of modules that come with them.
+    pub modules: Vec<String>,
+    /// A list of groups, in the place of the one that is there.
+    pub groups: Option<String>,
+    /// Keys that packages are signed with: a file's name and its text.
+    pub keys: BTreeMap<String, Vec<u8>>,
     /// Names that go, all versions of them.
     pub remove: BTreeSet<String>,
     /// What is asked for by name from now on.
@@ -103,6 +112,13 @@ pub struct Change {
 pub struct Repo<'a> {
     /// Its folder, that of `[os.…] repo`.
     pub dir: &'a Path,
+}
+
+/// What a publication writes beside packages and their index.
+pub fn own_files(dir: &Path) -> Vec<PathBuf> {
+    let mut all = vec![change::beside(dir, "lock")];
+    all.extend([PREVIOUS, key::FILE].map(|name| dir.join(name)));
+    all
 }
 
 /// Runs a program; what it prints.
@@ -128,53 +144,10 @@ fn package_of(program: &str) -> &'static str {
     match program {
         "createrepo_c" => "createrepo-c (Debian) or createrepo_c (Enterprise Linux)",
         "dnf" => "dnf and dnf-plugins-core",
+        "gpg" => "gnupg (Debian) or gnupg2 (Enterprise Linux)",
+        "rpmsign" => "rpm (Debian) or rpm-sign (Enterprise Linux)",
         _ => "rpm",
     }
-}
-
-/// Reads a package's header.
-fn header(file: &Path) -> Result<Package, RepoError> {
-    let format = "%{NAME}\t%{VERSION}-%{RELEASE}\t%{ARCH}\t\
-                  %|RSAHEADER?{%{RSAHEADER:pgpsig}}:{%|DSAHEADER?{%{DSAHEADER:pgpsig}}:{}|}|";
-    let mut rpm = Command::new("rpm");
-    rpm.args(["-qp", "--nosignature", "--qf", format]).arg(file);
-    let text = match output("rpm", &mut rpm) {
-        Ok(text) => text,
-        Err(RepoError::Program { why, .. }) if !why.starts_with("it is not installed") => {
-            return Err(RepoError::NoPackage(file.to_owned(), why));
-        }
-        Err(error) => return Err(error),
-    };
-    let words: Vec<_> = text.split('\t').collect();
-    let &[name, version, arch, signed] = words.as_slice() else {
-        return Err(RepoError::NoPackage(file.to_owned(), "it has no name".to_owned()));
-    };
-    if !matches!(arch, "x86_64" | "x86_64_v2" | "noarch" | "i686") {
-        return Err(RepoError::Architecture(file.to_owned(), arch.to_owned()));
-    }
-    let is_plain = |text: &str| {
-        !text.is_empty()
-            && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"._+-~^".contains(&it))
-    };
-    if !is_plain(name) || !is_plain(version) {
-        return Err(RepoError::NoPackage(file.to_owned(), format!("`{name}` is an odd name")));
-    }
-    Ok(Package {
-        file: format!("{name}-{version}.{arch}.rpm"),
-        name: name.to_owned(),
-        version: version.to_owned(),
-        arch: arch.to_owned(),
-        signed: (!signed.is_empty()).then(|| signed.to_owned()),
-    })
-}
-
-/// RPM files of a folder, or the file itself.
-pub fn files(path: &Path) -> Result<Vec<PathBuf>, RepoError> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let all = import::list(path)?;
-    Ok(all.into_iter().filter(|file| file.ends_with(".rpm")).map(|file| path.join(file)).collect())
 }
 
 impl Repo<'_> {
@@ -232,17 +205,19 @@ impl Repo<'_> {
     }
 
     /// Makes the repository as it should be beside the one that is served, and exchanges them. What is added
-    /// replaces other versions of the same package only when it is the same file.
-    pub fn publish(self, change: &Change) -> Result<Vec<Package>, RepoError> {
+    /// replaces other versions of the same package only when it is the same file. Returns what is new.
+    pub fn publish(self, change: &Change, key: &Key) -> Result<Vec<Package>, RepoError> {
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(parent).map_err(io_at(parent))?;
         let _held = self.lock()?;
-        let coming: Vec<(PathBuf, Package)> = change
-            .add
-            .iter()
-            .map(|file| Ok((file.clone(), header(file)?)))
+        let own = change.add.iter().map(|file| (file, true));
+        let all = own.chain(change.fetched.iter().map(|file| (file, false)));
+        let coming: Vec<Coming<'_>> = all
+            .map(|(from, is_own)| Ok(Coming { from, is_own, package: header(from)? }))
             .collect::<Result<_, RepoError>>()?;
         self.clean(parent);
+        let bytes = |one: &Coming<'_>| std::fs::metadata(one.from).map_or(0, |about| about.len());
+        import::room(parent, coming.iter().map(bytes).sum())?;
         // A name of its own: the createrepo_c of one that was killed may still be at work in the last one.
         let staging = self.beside(&format!("new-{}", std::process::id()));
         import::remove(&staging)?;
@@ -257,16 +232,12 @@ impl Repo<'_> {
         {
             link(&self.dir.join(file), &staging.join(file))?;
         }
-        for (from, package) in &coming {
-            let place = staging.join(&package.file);
-            import::remove(&place)?;
-            std::fs::copy(from, &place).map_err(io_at(from))?;
-            open_to_all(&place)?;
-        }
+        let added = place(coming, &staging, key)?;
         if let Some(wishes) = &change.wishes {
             write(&staging.join(WISHES), wishes)?;
         }
-        self.index(&staging)?;
+        describe(change, &staging)?;
+        self.index(&staging, key)?;
         // Whoever has read the last index finds all that it names.
         let new = import::list(&staging)?;
         let outdated =
@@ -279,7 +250,7 @@ impl Repo<'_> {
         if change::exchange(&staging, self.dir).map_err(io_at(self.dir))? {
             import::remove(&staging)?;
         }
-        Ok(coming.into_iter().map(|(_, package)| package).collect())
+        Ok(added)
     }
 
     /// The files of packages of these names; each must be there.
@@ -295,14 +266,18 @@ impl Repo<'_> {
         Ok(meant.map(|package| package.file).collect())
     }
 
-    /// The index; createrepo_c finds modules.yaml by itself, and is told of groups.
-    fn index(self, staging: &Path) -> Result<(), RepoError> {
+    /// The index, and who made it. The signature there is, if there is one, is of another index.
+    fn index(self, staging: &Path, key: &Key) -> Result<(), RepoError> {
         let mut command = Command::new("createrepo_c");
         command.args(["--quiet", "--update"]);
         if staging.join(COMPS).is_file() {
             command.args(["-g", COMPS]);
         }
         output("createrepo_c", command.arg(staging))?;
+        import::remove(&staging.join("repodata/repomd.xml.asc"))?;
+        key.sign_index(&staging.join("repodata/repomd.xml"))?;
+        // The same file for as long as it is the same key: who watches it sees no change.
+        replace(&staging.join(key::FILE), key.public()?.as_bytes())?;
         // Files of the one before too: they are the same files.
         for file in import::list(staging)? {
             open_to_all(&staging.join(file))?;
@@ -312,62 +287,76 @@ impl Repo<'_> {
     }
 }
 
-/// Packages that the owner asked for by name with all that they need, and that the tree does not have: real
-/// dnf decides, as if on an empty node. Returns the files, below `to`.
-pub fn resolve(
-    wishes: &Wishes,
-    tree: &Tree,
-    tree_dir: &Path,
-    repo: Option<&Path>,
-    to: &Path,
-) -> Result<Vec<PathBuf>, RepoError> {
-    let platform = tree.release.to_string();
-    let release = platform.trim_start_matches("el");
-    let path = |name: &str| to.join(name).display().to_string();
-    let mut dnf = Command::new("dnf");
-    dnf.args(["-q", "-y", "--forcearch=x86_64"]).arg(format!("--releasever={release}"));
-    dnf.arg(format!("--installroot={}", path("root")));
-    dnf.arg(format!("--setopt=module_platform_id=platform:{platform}"));
-    dnf.arg(format!("--setopt=cachedir={}", path("cache")));
-    dnf.args([
-        "--setopt=reposdir=/nonexistent",
-        "--setopt=install_weak_deps=False",
-        "--nogpgcheck",
-    ]);
-    // The nodes check signatures; here it only matters that everything is there.
-    let mut number = 0;
-    let mut source = |what: String| {
-        number += 1;
-        dnf.arg(format!("--repofrompath=source{number},{what}"));
-    };
-    for (_, below) in &tree.repos {
-        source(format!("file://{}", tree_dir.join(below).display()));
+/// A package on its way in.
+struct Coming<'c> {
+    from: &'c Path,
+    is_own: bool,
+    package: Package,
+}
+
+/// Copies what is not there yet, and signs what is the owner's and nobody's.
+fn place(coming: Vec<Coming<'_>>, staging: &Path, key: &Key) -> Result<Vec<Package>, RepoError> {
+    let (mut added, mut to_sign) = (vec![], vec![]);
+    for Coming { from, is_own, package } in coming {
+        let place = staging.join(&package.file);
+        if place.exists() {
+            let there = header(&place)?;
+            // A new signature would be another file, and some node may be fetching this one.
+            if there.is_same_build(&package) && (there.signed.is_some() || !is_own) {
+                continue;
+            }
+        }
+        import::remove(&place)?;
+        std::fs::copy(from, &place).map_err(io_at(from))?;
+        if is_own && package.signed.is_none() {
+            to_sign.push(place);
+        }
+        added.push(package);
     }
-    if let Some(repo) = repo.filter(|repo| repo.join("repodata/repomd.xml").is_file()) {
-        source(format!("file://{}", repo.display()));
-    }
-    for from in &wishes.from {
-        source(if from.contains("://") { from.clone() } else { format!("file://{from}") });
-    }
-    dnf.args(["download", "--resolve", "--alldeps", "--arch=x86_64,noarch"]);
-    dnf.arg(format!("--destdir={}", path("out"))).args(&wishes.names);
-    std::fs::create_dir_all(to.join("root")).map_err(io_at(to))?;
-    output("dnf", &mut dnf)?;
-    let on_tree: BTreeSet<String> = import::list(tree_dir)?
+    key.sign_packages(&to_sign)?;
+    added
         .into_iter()
-        .map(|file| file.rsplit_once('/').map_or(file.as_str(), |it| it.1).to_owned())
-        .collect();
-    let found = files(&to.join("out"))?;
-    let is_new = |file: &PathBuf| {
-        file.file_name().is_some_and(|name| !on_tree.contains(name.to_string_lossy().as_ref()))
-    };
-    Ok(found.into_iter().filter(is_new).collect())
+        .map(|it| {
+            let place = staging.join(&it.file);
+            if to_sign.contains(&place) { header(&place) } else { Ok(it) }
+        })
+        .collect()
+}
+
+/// Groups, modules and keys, as they come with packages.
+fn describe(change: &Change, staging: &Path) -> Result<(), RepoError> {
+    if !change.modules.is_empty() {
+        let file = staging.join(MODULES);
+        let there = if file.exists() {
+            std::fs::read_to_string(&file).map_err(io_at(&file))?
+        } else {
+            String::new()
+        };
+        let all = change.modules.iter().fold(there, |all, new| package::merged(&all, new));
+        replace(&file, all.as_bytes())?;
+    }
+    if let Some(groups) = &change.groups {
+        replace(&staging.join(COMPS), groups.as_bytes())?;
+    }
+    for (name, text) in &change.keys {
+        replace(&staging.join(name), text)?;
+    }
+    Ok(())
 }
 
 fn link(from: &Path, to: &Path) -> Result<(), RepoError> {
     let dir = to.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(dir).map_err(io_at(dir))?;
     std::fs::hard_link(from, to).map_err(io_at(to))
+}
+
+/// Writes a file anew: what is there is also a file of the repository that is served.
+fn replace(path: &Path, text: &[u8]) -> Result<(), RepoError> {
+    if std::fs::read(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    import::remove(path)?;
+    std::fs::write(path, text).map_err(io_at(path))
 }
 
 fn open_to_all(path: &Path) -> Result<(), RepoError> {

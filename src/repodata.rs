@@ -26,6 +26,10 @@ pub struct Index {
     pub files: Vec<Entry>,
     /// The one that lists the packages.
     pub primary: Entry,
+    /// The one that lists modules, if there is one.
+    pub modules: Option<Entry>,
+    /// The one that lists groups.
+    pub groups: Option<Entry>,
 }
 
 /// Why an index cannot be read.
@@ -47,6 +51,8 @@ pub enum BadIndex {
 
 /// Packages in one index at the most: Fedora, the largest of its kind, has 80000.
 const PACKAGES_MAX: usize = 500_000;
+/// Bytes of one list of modules or groups at the most.
+const TEXT_MAX: u64 = 64 << 20;
 
 fn syntax(error: impl ToString) -> BadIndex {
     BadIndex::Syntax(error.to_string().chars().take(120).collect())
@@ -159,30 +165,45 @@ fn walk(
 
 /// Reads `repomd.xml`.
 pub fn repomd(text: &[u8]) -> Result<Index, BadIndex> {
-    let (mut files, mut primary) = (vec![], None);
+    let (mut files, mut primary, mut modules, mut groups) = (vec![], None, None, None);
     walk(text, "data", |kind, entry| {
-        if kind.as_deref() == Some("primary") {
-            primary = Some(entry.clone());
+        match kind.as_deref() {
+            Some("primary") => primary = Some(entry.clone()),
+            Some("modules") => modules = Some(entry.clone()),
+            Some("group") => groups = Some(entry.clone()),
+            Some(_) | None => {}
         }
         files.push(entry);
     })?;
-    Ok(Index { files, primary: primary.ok_or(BadIndex::NoPrimary)? })
+    Ok(Index { files, primary: primary.ok_or(BadIndex::NoPrimary)?, modules, groups })
+}
+
+/// What is in a file that is packed as its name says.
+fn unpacked<'r>(name: &str, packed: impl Read + 'r) -> Result<Box<dyn Read + 'r>, BadIndex> {
+    Ok(match name.rsplit('.').next() {
+        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        Some("zst") => Box::new(ruzstd::decoding::StreamingDecoder::new(packed).map_err(syntax)?),
+        Some("xml" | "yaml") => Box::new(packed),
+        Some(_) | None => return Err(BadIndex::Packing(name.to_owned())),
+    })
 }
 
 /// Reads the list of packages, packed as its name says.
 pub fn packages(name: &str, packed: impl Read) -> Result<Vec<Entry>, BadIndex> {
     let mut found = vec![];
-    let tell = |_, entry| found.push(entry);
-    match name.rsplit('.').next() {
-        Some("gz") => walk(flate2::read::MultiGzDecoder::new(packed), "package", tell)?,
-        Some("zst") => {
-            let plain = ruzstd::decoding::StreamingDecoder::new(packed).map_err(syntax)?;
-            walk(plain, "package", tell)?;
-        }
-        Some("xml") => walk(packed, "package", tell)?,
-        Some(_) | None => return Err(BadIndex::Packing(name.to_owned())),
-    }
+    walk(unpacked(name, packed)?, "package", |_, entry| found.push(entry))?;
     Ok(found)
+}
+
+/// Reads a list as it is, packed as its name says: of modules or groups, which have no more than a few MiB.
+pub fn text(name: &str, packed: impl Read) -> Result<String, BadIndex> {
+    let mut text = String::new();
+    let mut limited = unpacked(name, packed)?.take(TEXT_MAX);
+    limited.read_to_string(&mut text).map_err(syntax)?;
+    if limited.limit() == 0 {
+        return Err(BadIndex::Syntax("it is too long".to_owned()));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

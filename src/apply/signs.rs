@@ -144,14 +144,20 @@ pub fn mislabelled(program: &Path) -> Option<String> {
     is_wrong.then(|| format!("{} has the SELinux type {kind}", program.display()))
 }
 
-/// A package in a repository that is newer than its index.
+/// What in a repository came after its index or the index's signature, in words.
 pub fn unindexed(repo: &Path) -> Option<String> {
     let changed = |path: &Path| std::fs::metadata(path).ok()?.modified().ok();
-    let index = changed(&repo.join("repodata/repomd.xml"))?;
+    let repomd = repo.join("repodata/repomd.xml");
+    let index = changed(&repomd)?;
+    // Nodes that were told of the signature refuse an index that somebody made by hand.
+    if changed(&repomd.with_extension("xml.asc")).is_some_and(|signed| signed < index) {
+        return Some(format!("{} is newer than its signature", repomd.display()));
+    }
     let entries = std::fs::read_dir(repo).ok()?.flatten().map(|entry| entry.path());
     let mut packages = entries.filter(|path| path.extension().is_some_and(|it| it == "rpm"));
     let newer = packages.find(|path| changed(path).is_some_and(|at| at > index))?;
-    Some(newer.file_name()?.to_string_lossy().into_owned())
+    let name = newer.file_name()?.to_string_lossy();
+    Some(format!("{name} is newer than the index of {}", repo.display()))
 }
 
 /// What the daemon's user, to whom the state belongs, may not read: the path or a folder on the way to it.

@@ -132,12 +132,9 @@ impl Doctor {
                 Ok(_) => {}
             }
             if let Some(repo) = &os.repo
-                && let Some(package) = signs::unindexed(repo)
+                && let Some(words) = signs::unindexed(repo)
             {
-                add(
-                    What::Stale,
-                    format!("{package} is newer than the index of {}", repo.display()),
-                );
+                add(What::Stale, words);
             }
         }
         found

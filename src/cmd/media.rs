@@ -1,5 +1,6 @@
 //! `rekindle media`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::import::survey::{self, Depth, Survey};
 use crate::import::url::Mirror;
 use crate::import::{self, Import, Progress, Source};
 use crate::media::{self, Tree};
+use crate::mirrors::Preset;
 use crate::name::OsName;
 
 /// Where trees go that `cluster.toml` does not know yet.
@@ -22,8 +24,14 @@ const TREES: &str = "/srv/rekindle/tree";
 /// Import install media, look at install trees, remove them
 #[derive(Debug, Subcommand)]
 pub(super) enum Media {
-    /// Make an install tree of a DVD's image, a folder or the URL of a mirror's tree; all of it or none
+    /// Make an install tree of a DVD's image, a folder or a mirror's tree; all of it or none
     Import(ImportArgs),
+    /// List the mirrors that have a name here: shipped ones, and those of mirrors.toml beside cluster.toml
+    Mirrors {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// List the install trees of cluster.toml
     List {
         /// As JSON
@@ -58,7 +66,7 @@ pub(super) enum Media {
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// An ISO file, a folder, http://… or https://…
+    /// An ISO file, a folder, http://…, https://…, or a name that `media mirrors` shows
     source: String,
     /// Name of the os in cluster.toml; without, that of its release (el9)
     #[arg(long)]
@@ -78,6 +86,7 @@ impl Media {
     pub(super) fn run(self, files: &Files) -> anyhow::Result<()> {
         match self {
             Self::Import(args) => import(files, args),
+            Self::Mirrors { json } => mirrors(&files.mirrors()?, json),
             Self::List { json } => list(&files.cluster()?, json),
             Self::Show { name, json } => show(&files.cluster()?, &name, json),
             Self::Verify { names, quick, json } => verify(&files.cluster()?, &names, quick, json),
@@ -88,10 +97,23 @@ impl Media {
 
 fn import(files: &Files, args: ImportArgs) -> anyhow::Result<()> {
     let ImportArgs { source: word, name, new_keys, patience: patience_s, json: as_json } = args;
-    let source = Source::recognise(&word)?;
-    let medium = match source.look()? {
-        Some(medium) => Some(medium.tree),
-        None => Mirror { root: word.trim_end_matches('/'), patience_s }.look()?,
+    let known = files.mirrors()?;
+    // What is there counts before a name.
+    let preset = known.get(&word).filter(|_| !Path::new(&word).exists());
+    let source = match preset {
+        Some(Preset { tree: Some(root), .. }) => Source::Url(root.clone()),
+        Some(Preset { tree: None, .. }) => {
+            let why = format!(
+                "{word} has packages and no install tree: rekindle repo add PACKAGE --from {word}"
+            );
+            return Err(Wrong(why).into());
+        }
+        None => Source::recognise(&word)?,
+    };
+    let medium = match (source.look()?, &source) {
+        (Some(medium), _) => Some(medium.tree),
+        (None, Source::Url(root)) => Mirror { root, patience_s, preset }.look()?,
+        (None, Source::Folder(_) | Source::Image(_)) => None,
     };
     let name = match (name, medium) {
         (Some(name), _) => name,
@@ -104,8 +126,14 @@ fn import(files: &Files, args: ImportArgs) -> anyhow::Result<()> {
     let target = os.map_or_else(|| Path::new(TREES).join(name.as_str()), |os| os.tree.clone());
     let target = std::path::absolute(&target)?;
     let progress = Progress::default();
-    let import =
-        Import { source: &source, target: &target, progress: &progress, new_keys, patience_s };
+    let import = Import {
+        source: &source,
+        target: &target,
+        progress: &progress,
+        new_keys,
+        patience_s,
+        preset,
+    };
     let done = shown("import", &progress, || import.run())?;
     let advice: Vec<_> = done.medium.advice.iter().map(ToString::to_string).collect();
     if as_json {
@@ -130,6 +158,22 @@ fn import(files: &Files, args: ImportArgs) -> anyhow::Result<()> {
         advice.iter().for_each(|line| out::note(line));
     }
     Ok(())
+}
+
+fn mirrors(known: &BTreeMap<String, Preset>, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        return out::json(known);
+    }
+    let row = |(name, preset): (&String, &Preset)| {
+        let (what, url) = match (&preset.tree, &preset.repo) {
+            (Some(tree), _) => ("tree", tree),
+            (None, Some(repo)) => ("packages", repo),
+            (None, None) => return None,
+        };
+        Some(vec![name.clone(), what.to_owned(), url.clone()])
+    };
+    let rows: Vec<_> = known.iter().filter_map(row).collect();
+    out::text(&out::table(&["NAME", "WHAT", "FROM"], &rows))
 }
 
 /// Does something that may take long; tells how far it is, first after two seconds.

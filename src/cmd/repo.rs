@@ -1,6 +1,6 @@
 //! `rekindle repo`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -9,9 +9,17 @@ use serde_json::json;
 
 use super::{Files, Wrong, out};
 use crate::cluster::{Cluster, Os};
+use crate::import::keys;
 use crate::media;
+use crate::mirrors::Preset;
 use crate::name::OsName;
-use crate::repo::{self, Change, Package, Repo, Wishes};
+use crate::repo::key::Key;
+use crate::repo::package::{self, Package};
+use crate::repo::{Change, Repo, Wishes, dnf};
+use crate::setup;
+
+/// Seconds until a silent line counts as broken.
+const PATIENCE_S: u32 = 30;
 
 /// Packages of your own for the nodes
 #[derive(Debug, Subcommand)]
@@ -23,25 +31,23 @@ pub(super) enum Repository {
         /// Which
         #[arg(required = true)]
         names: Vec<String>,
-        /// Of which os; needed where several have a repository
-        #[arg(long)]
-        os: Option<OsName>,
+        #[command(flatten)]
+        which: Which,
     },
     /// List what is in it
-    List {
-        /// Of which os; needed where several have a repository
-        #[arg(long)]
-        os: Option<OsName>,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    List(Which),
     /// Ask again for what was added by name, and take what is newer
-    Sync {
-        /// Of which os; needed where several have a repository
-        #[arg(long)]
-        os: Option<OsName>,
-    },
+    Sync(Which),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Of which os; needed where several have a repository
+    #[arg(long)]
+    os: Option<OsName>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -49,42 +55,41 @@ pub(super) struct Add {
     /// FILE.rpm, a folder, or a package's name
     #[arg(required = true)]
     items: Vec<String>,
-    /// Where packages come from by name, besides the install tree: the URL or folder of a repository
+    /// Where packages come from by name, besides the install tree: a repository's URL or folder, or a name that
+    /// `rekindle media mirrors` shows (epel)
     #[arg(long)]
     from: Vec<String>,
-    /// For which os; needed where several have a repository
-    #[arg(long)]
-    os: Option<OsName>,
+    #[command(flatten)]
+    which: Which,
 }
 
 impl Repository {
     pub(super) fn run(self, files: &Files) -> anyhow::Result<()> {
         let cluster = files.cluster()?;
-        match self {
-            Self::Add(add) => add.run(&cluster),
-            Self::Rm { names, os } => {
-                let (name, _, dir) = chosen(&cluster, os.as_ref())?;
-                let remove: BTreeSet<_> = names.into_iter().collect();
-                let repo = Repo { dir };
-                let mut wishes = repo.wishes()?;
-                wishes.names.retain(|name| !remove.contains(name));
-                repo.publish(&Change { remove, wishes: Some(wishes), add: vec![] })?;
-                out::text(&format!("{name}: {} packages", repo.files()?.len()))
-            }
-            Self::List { os, json } => {
-                let (_, _, dir) = chosen(&cluster, os.as_ref())?;
-                list(&Repo { dir }.packages()?, json)
-            }
-            Self::Sync { os } => {
-                let (name, os, dir) = chosen(&cluster, os.as_ref())?;
-                let wishes = Repo { dir }.wishes()?;
-                if wishes.names.is_empty() {
-                    return out::text("nothing was added by name");
-                }
-                named(name, os, dir, wishes, vec![])
-            }
+        let (which, work): (Which, Work) = match self {
+            Self::Add(Add { items, from, which }) => (which, Work::Add(items, from)),
+            Self::Rm { names, which } => (which, Work::Remove(names.into_iter().collect())),
+            Self::List(which) => (which, Work::List),
+            Self::Sync(which) => (which, Work::Sync),
+        };
+        let (name, os, dir) = chosen(&cluster, which.os.as_ref())?;
+        let key = Key::new(setup::record_dir(&files.state).join("gnupg"));
+        let place = Place { name, os, repo: Repo { dir }, key, as_json: which.json };
+        match work {
+            Work::Add(items, from) => place.add(files, items, from),
+            Work::Remove(names) => place.remove(names),
+            Work::List => list(&place.repo.packages()?, place.as_json),
+            Work::Sync => place.sync(files),
         }
     }
+}
+
+/// What is to be done.
+enum Work {
+    Add(Vec<String>, Vec<String>),
+    Remove(BTreeSet<String>),
+    List,
+    Sync,
 }
 
 /// The os that is meant, and the folder of its repository.
@@ -114,67 +119,134 @@ fn chosen<'c>(
     }
 }
 
-impl Add {
-    fn run(self, cluster: &Cluster) -> anyhow::Result<()> {
-        let (name, os, dir) = chosen(cluster, self.os.as_ref())?;
-        let (mut add, mut names) = (vec![], BTreeSet::new());
-        for item in self.items {
+/// The repository that is meant.
+struct Place<'c> {
+    name: &'c OsName,
+    os: &'c Os,
+    repo: Repo<'c>,
+    key: Key,
+    as_json: bool,
+}
+
+impl Place<'_> {
+    fn add(&self, files: &Files, items: Vec<String>, from: Vec<String>) -> anyhow::Result<()> {
+        let (mut change, mut names) = (Change::default(), BTreeSet::new());
+        for item in items {
             // What looks like a path is one: a mistake in it is not looked for on a mirror.
             if item.contains('/') || item.ends_with(".rpm") || PathBuf::from(&item).exists() {
-                add.extend(repo::files(&std::path::absolute(&item)?)?);
+                let folder = package::folder(&std::path::absolute(&item)?)?;
+                change.add.extend(folder.packages);
+                change.modules.extend(folder.modules);
+                change.groups = folder.groups.or(change.groups);
             } else {
                 names.insert(item);
             }
         }
-        let repo = Repo { dir };
         if names.is_empty() {
-            let added = repo.publish(&Change { add, ..Change::default() })?;
-            return told(name, &added);
+            return self.told(&self.repo.publish(&change, &self.key)?);
         }
-        let mut wishes = repo.wishes()?;
+        let mut wishes = self.repo.wishes()?;
         wishes.names.extend(names);
-        for from in self.from {
-            let is_url = from.contains("://");
-            let from =
-                if is_url { from } else { std::path::absolute(&from)?.display().to_string() };
+        let known = files.mirrors()?;
+        for from in from {
+            let is_known = from.contains("://") || self.preset(&known, &from).is_some();
+            let from = if is_known {
+                from
+            } else {
+                let dir = std::path::absolute(&from)?;
+                if !dir.is_dir() {
+                    let why = format!(
+                        "{from} is no folder, no URL, and no name that `rekindle media mirrors` shows"
+                    );
+                    return Err(Wrong(why).into());
+                }
+                dir.display().to_string()
+            };
             wishes.from.insert(from);
         }
-        named(name, os, dir, wishes, add)
+        self.named(&known, wishes, change)
     }
-}
 
-/// Fetches what is asked for by name, and publishes it with `add`.
-fn named(
-    name: &OsName,
-    os: &Os,
-    dir: &PathBuf,
-    wishes: Wishes,
-    mut add: Vec<PathBuf>,
-) -> anyhow::Result<()> {
-    let tree = media::load_tree(name, os)?;
-    let room = tempfile::tempdir().context("a folder for what is fetched")?;
-    out::note("asking dnf what is needed");
-    add.extend(repo::resolve(&wishes, &tree, &os.tree, Some(dir), room.path())?);
-    let repo = Repo { dir };
-    let have = repo.files()?;
-    add.retain(|file| {
-        !file.file_name().is_some_and(|name| have.contains(name.to_string_lossy().as_ref()))
-    });
-    let added = repo.publish(&Change { add, wishes: Some(wishes), ..Change::default() })?;
-    told(name, &added)
-}
+    fn remove(&self, remove: BTreeSet<String>) -> anyhow::Result<()> {
+        let mut wishes = self.repo.wishes()?;
+        wishes.names.retain(|name| !remove.contains(name));
+        let change = Change { remove, wishes: Some(wishes), ..Change::default() };
+        self.repo.publish(&change, &self.key)?;
+        let (name, left) = (self.name, self.repo.files()?.len());
+        if self.as_json {
+            return out::json(&json!({ "os": name, "removed": change.remove, "packages": left }));
+        }
+        out::text(&format!("{name}: {left} packages"))
+    }
 
-fn told(name: &OsName, added: &[Package]) -> anyhow::Result<()> {
-    for package in added {
-        out::text(&format!("{name}: {}", package.file))?;
+    fn sync(&self, files: &Files) -> anyhow::Result<()> {
+        let wishes = self.repo.wishes()?;
+        if wishes.names.is_empty() {
+            return self.told(&[]);
+        }
+        self.named(&files.mirrors()?, wishes, Change::default())
     }
-    for package in added.iter().filter(|package| package.signed.is_none()) {
-        out::note(&format!(
-            "{} is not signed, and the nodes refuse it: rpmsign --addsign, and its key into gpg_keys of [os.{name}]",
-            package.file
-        ));
+
+    /// What is known by a name, or by a name and the release: `epel` is `epel9` here.
+    fn preset<'p>(&self, known: &'p BTreeMap<String, Preset>, name: &str) -> Option<&'p Preset> {
+        let found = known.get(name).or_else(|| {
+            let tree = media::load_tree(self.name, self.os).ok()?;
+            known.get(&format!("{name}{}", tree.release.to_string().trim_start_matches("el")))
+        });
+        found.filter(|preset| preset.repo.is_some())
     }
-    if added.is_empty() { out::text("nothing is new") } else { Ok(()) }
+
+    /// Fetches what is asked for by name, and publishes it with what else changes.
+    fn named(
+        &self,
+        known: &BTreeMap<String, Preset>,
+        wishes: Wishes,
+        mut change: Change,
+    ) -> anyhow::Result<()> {
+        let tree = media::load_tree(self.name, self.os)?;
+        let room = tempfile::tempdir().context("a folder for what is fetched")?;
+        let mut from = vec![];
+        for word in &wishes.from {
+            let Some(preset) = self.preset(known, word) else {
+                from.push(word.clone());
+                continue;
+            };
+            from.extend(preset.repo.clone());
+            for file in keys::fetch(preset, room.path(), PATIENCE_S)? {
+                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                change.keys.insert(name, std::fs::read(&file)?);
+            }
+        }
+        out::note("asking dnf what is needed");
+        let asked = dnf::Asked { names: &wishes.names, from: &from };
+        change.fetched =
+            dnf::resolve(asked, &tree, &self.os.tree, Some(self.repo.dir), room.path())?;
+        change.wishes = Some(wishes);
+        self.told(&self.repo.publish(&change, &self.key)?)
+    }
+
+    fn told(&self, added: &[Package]) -> anyhow::Result<()> {
+        let name = self.name;
+        if self.as_json {
+            out::json(
+                &json!({ "os": name, "added": added, "packages": self.repo.files()?.len() }),
+            )?;
+        } else {
+            for package in added {
+                out::text(&format!("{name}: {}", package.file))?;
+            }
+            if added.is_empty() {
+                out::text("nothing is new")?;
+            }
+        }
+        for package in added.iter().filter(|package| package.signed.is_none()) {
+            out::note(&format!(
+                "{} is not signed, and the nodes refuse it: whoever made it should sign it, or you vouch for it: rekindle repo add FILE.rpm",
+                package.file
+            ));
+        }
+        Ok(())
+    }
 }
 
 fn list(packages: &[Package], as_json: bool) -> anyhow::Result<()> {

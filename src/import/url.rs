@@ -10,10 +10,11 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use super::survey::{self, Depth};
-use super::{ImportError, Progress, room};
+use super::{ImportError, Progress, keys, room};
 use crate::change::open_to_all;
 use crate::host;
 use crate::media::{self, Tree, judge::Unusable};
+use crate::mirrors::Preset;
 use crate::repodata::Entry;
 
 /// Files that one `curl` fetches over one connection, and how many of them work at a time.
@@ -98,6 +99,29 @@ pub struct Mirror<'a> {
     pub root: &'a str,
     /// Seconds without a thousand bytes each until a line counts as broken.
     pub patience_s: u32,
+    /// What is known of it besides its URL.
+    pub preset: Option<&'a Preset>,
+}
+
+/// A `curl` that fails when the server says no, and gives up a line that is broken.
+fn curl(patience_s: u32) -> Command {
+    let patience = patience_s.to_string();
+    let mut command = Command::new("curl");
+    command.args(["--fail", "--silent", "--show-error", "--location", "--globoff"]);
+    command.args(["--connect-timeout", "20", "--speed-limit", SLOW, "--speed-time", &patience]);
+    command.args(["--proto-redir", "=http,https"]).stdin(Stdio::null());
+    command
+}
+
+/// Fetches one small file.
+pub(super) fn file(url: &str, to: &Path, patience_s: u32) -> Result<(), ImportError> {
+    let mut command = curl(patience_s);
+    let done = command.args(["--retry", "3", "--output"]).arg(to).arg(url).output();
+    let done = done.map_err(|error| missing(&error))?;
+    if done.status.success() {
+        return Ok(());
+    }
+    Err(ImportError::Fetch { url: url.to_owned(), why: host::last_words(&done.stderr) })
 }
 
 impl Mirror<'_> {
@@ -115,7 +139,12 @@ impl Mirror<'_> {
         progress: &Progress,
     ) -> Result<(), ImportError> {
         let root = self.root;
-        let flat = flatten(root, &self.description(to)?);
+        let mut flat = flatten(root, &self.description(to)?);
+        for (path, url) in self.preset.iter().flat_map(|preset| &preset.repos) {
+            if let Some(place) = flat.repos.get_mut(path) {
+                place.clone_from(url);
+            }
+        }
         let place = to.join(".treeinfo");
         std::fs::write(&place, &flat.treeinfo).map_err(ImportError::io(&place))?;
         let unusable = |why| ImportError::Unusable { medium: root.to_owned(), why };
@@ -143,6 +172,10 @@ impl Mirror<'_> {
         self.all(&first, to, old, progress)?;
         // Keys and licences lie in the root, and only this list knows them.
         self.extra(to)?;
+        if let Some(preset) = self.preset {
+            keys::fetch(preset, to, self.patience_s)?;
+            keys::only_known(preset, to)?;
+        }
         // Metadata first: packages are in one of its files.
         for depth in 0..2 {
             let mut wanted = vec![];
@@ -166,8 +199,11 @@ impl Mirror<'_> {
         let place = to.join(".treeinfo.new");
         for name in [".treeinfo", "treeinfo"] {
             let url = join(self.root, name);
-            let done =
-                self.curl().args(["--retry", "3", "--output"]).arg(&place).arg(&url).output();
+            let done = curl(self.patience_s)
+                .args(["--retry", "3", "--output"])
+                .arg(&place)
+                .arg(&url)
+                .output();
             let done = done.map_err(|error| missing(&error))?;
             if done.status.success() {
                 let text = super::text_of(&place)?.unwrap_or_default();
@@ -192,8 +228,7 @@ impl Mirror<'_> {
         let root = self.root;
         let place = to.join("extra_files.json");
         let url = join(root, "extra_files.json");
-        let done = self
-            .curl()
+        let done = curl(self.patience_s)
             .arg("--output")
             .arg(&place)
             .arg(url)
@@ -220,15 +255,6 @@ impl Mirror<'_> {
             .filter_map(file)
             .collect();
         self.all(&wanted, to, Path::new("/nonexistent"), &Progress::default())
-    }
-
-    fn curl(self) -> Command {
-        let patience = self.patience_s.to_string();
-        let mut command = Command::new("curl");
-        command.args(["--fail", "--silent", "--show-error", "--location", "--globoff"]);
-        command.args(["--connect-timeout", "20", "--speed-limit", SLOW, "--speed-time", &patience]);
-        command.args(["--proto-redir", "=http,https"]).stdin(Stdio::null());
-        command
     }
 
     /// Fetches what is not there yet, round after round; what still does not come is named.
@@ -346,7 +372,7 @@ impl Mirror<'_> {
                 quoted(&part)
             ));
         }
-        let mut command = self.curl();
+        let mut command = curl(self.patience_s);
         command.args(["--continue-at", "-", "--config", "-", "--write-out", "%{size_download}\\n"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| missing(&error))?;

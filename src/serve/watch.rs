@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Shared, load_site};
+use crate::cluster::Os;
 use crate::name::IfName;
+use crate::repo::key;
 
 /// Short against the minute a machine takes to boot, long against the cost of a stat.
 const EVERY: Duration = Duration::from_millis(300);
@@ -17,10 +19,15 @@ const EVERY: Duration = Duration::from_millis(300);
 pub type Version = Vec<(PathBuf, u64, u64, i64, i64)>;
 
 /// The version of the install trees that are there now: importing a medium puts a new one in the place of the old.
+/// The key in a repository comes with its first signature.
 fn trees(shared: &Shared) -> Version {
-    let systems =
-        shared.site().cluster.systems().values().map(|os| os.tree.join(".treeinfo")).collect();
-    stamps(systems)
+    let site = shared.site();
+    let systems = site.cluster.systems().values();
+    let files = |os: &Os| {
+        let key = os.repo.as_ref().map(|repo| repo.join(key::FILE));
+        [os.tree.join(".treeinfo")].into_iter().chain(key)
+    };
+    stamps(systems.flat_map(files).collect())
 }
 
 /// The version that is there now.

@@ -1,6 +1,6 @@
 //! `rekindle media`: trees out of folders, real ISO images, and a mirror with every fault that mirrors have.
 
-mod mirror;
+pub(crate) mod mirror;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rekindle::repo::key::Key;
 use sha2::{Digest, Sha256};
 
 use crate::lab::process::{Done, run};
@@ -302,6 +303,69 @@ fn a_mirror_with_every_fault_is_fetched_from_all_the_same() {
     assert!(std::fs::read_to_string(shelf.tree().join(".treeinfo")).expect("tree").contains("9.6"));
     let done = shelf.import(&format!("{}/images", mirror.url()));
     assert!(done.err.contains("there is no .treeinfo: give the URL of a tree"), "{}", done.err);
+}
+
+/// A key of gpg's in a file, and its fingerprint.
+pub(crate) fn vendor_key(dir: &Path, name: &str) -> (PathBuf, String) {
+    let home = dir.join(format!("gnupg-{name}"));
+    let text = Key::new(home).public().expect("a key");
+    let file = dir.join(format!("RPM-GPG-KEY-{name}"));
+    std::fs::write(&file, text).expect("key");
+    let mut gpg = Command::new("gpg");
+    let shown = run(gpg.args(["--with-colons", "--show-keys"]).arg(&file)).ok();
+    let shown = String::from_utf8(shown).expect("text");
+    let line = shown.lines().find(|line| line.starts_with("fpr:")).expect("a fingerprint");
+    (file, line.trim_end_matches(':').trim_start_matches("fpr:").trim_start_matches(':').to_owned())
+}
+
+#[test]
+fn a_mirror_has_a_name_and_its_vendor_s_keys_are_pinned() {
+    let shelf = Shelf::new();
+    let mirror = Mirror::start(shelf.dir.path().to_owned());
+    let (_, fingerprint) = vendor_key(shelf.dir.path(), "Vendor");
+    let (_, other) = vendor_key(shelf.dir.path(), "Other");
+    // AppStream is at another place than the tree says.
+    std::fs::rename(shelf.path("dvd/AppStream"), shelf.path("elsewhere")).expect("moved");
+    let name = |pinned: &str| {
+        let url = mirror.url();
+        let text = format!(
+            "[mine]\ntree = \"{url}/dvd/\"\nrepos = {{ AppStream = \"{url}/elsewhere\" }}\nkeys = [\"{url}/RPM-GPG-KEY-Vendor\"]\n\
+             fingerprints = [\"{pinned}\"]\n[packages]\nrepo = \"{url}\"\n"
+        );
+        std::fs::write(shelf.path("mirrors.toml"), text).expect("mirrors");
+    };
+    name(&other);
+    let done = shelf.run(&["import", "mine"]);
+    assert_eq!(done.code, Some(2), "{}", done.text());
+    let wanted = format!("RPM-GPG-KEY-Vendor: this is {fingerprint} and should be {other}");
+    assert!(done.err.contains(&wanted), "{}", done.err);
+    assert!(!shelf.tree().exists());
+
+    name(&fingerprint);
+    let done = shelf.run(&["import", "mine"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let tree = content(&shelf.tree());
+    assert!(
+        tree.contains_key("RPM-GPG-KEY-Vendor")
+            && tree.contains_key("AppStream/repodata/repomd.xml")
+    );
+    let listed = shelf.run(&["mirrors"]).text();
+    for word in ["mine", "almalinux9", "epel9", "packages"] {
+        assert!(listed.contains(word), "{listed}");
+    }
+    let listed: serde_json::Value =
+        serde_json::from_slice(&shelf.run(&["mirrors", "--json"]).ok()).expect("JSON");
+    assert_eq!(listed["mine"]["fingerprints"][0], fingerprint.as_str());
+    let refused = shelf.run(&["import", "packages"]);
+    assert!(refused.err.contains("packages has packages and no install tree"), "{}", refused.err);
+    std::fs::write(shelf.path("mirrors.toml"), "[mine]\n").expect("mirrors");
+    let refused = shelf.run(&["import", "mine"]);
+    assert!(
+        refused.err.contains("mirrors.toml: [mine] has neither a tree nor a repo"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
 }
 
 /// Starts an import and kills it once so many files are in the making.

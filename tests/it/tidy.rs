@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Modules in layer order: each uses only those before it.
 const LAYERS: [&[&str]; 8] = [
     &["mac", "machine", "name"],
-    &["cluster", "hardware", "media", "repodata", "site", "snippets", "stage"],
+    &["cluster", "hardware", "media", "mirrors", "repodata", "site", "snippets", "stage"],
     &["boot", "trust"],
     &["artifacts", "escape", "firewall", "ipxe", "kickstart"],
     &["dhcp", "http", "push", "setup", "tftp"],

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 /// What it does to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Hangs up in the middle.
     BreaksOff,
     /// Says no more in the middle, and keeps the line.
@@ -31,13 +31,13 @@ struct State {
 }
 
 /// A mirror of a folder on loopback; its threads end with the test's process.
-pub(super) struct Mirror {
+pub(crate) struct Mirror {
     port: u16,
     state: Arc<Mutex<State>>,
 }
 
 impl Mirror {
-    pub(super) fn start(dir: PathBuf) -> Self {
+    pub(crate) fn start(dir: PathBuf) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("port");
         let port = listener.local_addr().expect("address").port();
         let state = Arc::new(Mutex::new(State::default()));
@@ -51,19 +51,19 @@ impl Mirror {
         Self { port, state }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub(super) fn fault(&self, path: &str, times: usize, fault: Fault) {
+    pub(crate) fn fault(&self, path: &str, times: usize, fault: Fault) {
         self.state.lock().expect("lock").faults.insert(path.to_owned(), (times, fault));
     }
 
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.state.lock().expect("lock").asked.clear();
     }
 
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.state.lock().expect("lock").asked.clone()
     }
 }
