@@ -19,7 +19,8 @@ put() { mkdir -p "${1%/*}" && cat >"$1" && chmod "$2" "$1"; }
 rpm --import /tmp/rekindle-key
 <% endfor %>rm -f /tmp/rekindle-key
 <% if repo_signed %># The key of the index is another matter: dnf keeps it by itself, and would ask for it once.
-$(command -v dnf || command -v yum) -q -y --disablerepo='*' --enablerepo=rekindle-cluster makecache || :
+dnf=$(command -v dnf || command -v yum)
+"$dnf" -q -y --disablerepo='*' --enablerepo=rekindle-cluster makecache || :
 <% endif %>
 # S10: the host key is made here and never leaves; the master signs its public half, and every
 # node trusts the signature. Only ed25519: an RSA key takes an old machine minutes.

@@ -190,7 +190,7 @@ macro_rules! pages {
                         keygen_units: keygen_units(tree.release),
                         disk: DiskWords::new(&node.settings.disk, order.known_disk)?,
                         gpg_keys: tree.gpg_keys.clone(),
-                        repo_signed: tree.repo_signed,
+                        repo_signed: tree.repo_signed && of_os.is_some_and(|os| os.repo.is_some()),
                         files,
                         snippets_packages: snippets(Part::Packages),
                         snippets_pre: snippets(Part::Pre),

@@ -47,11 +47,11 @@ fn parsed(name: &str) -> Cluster {
     Cluster::parse(&text_of(name), Path::new("cluster.toml")).expect(name)
 }
 
-/// As [`rekindle::media::load`] finds it, with two keys.
+/// As [`rekindle::media::load`] finds it, with two keys; where there is a repository its index is signed.
 pub(crate) fn tree(release: Release) -> Tree {
     let gpg_keys = vec!["key1.asc".to_owned(), "key2.asc".to_owned()];
     let cpu = release.cpu_floor();
-    Tree { release, cpu, gpg_keys, ..Tree::parse(TREEINFO).expect("tree") }
+    Tree { release, cpu, gpg_keys, repo_signed: true, ..Tree::parse(TREEINFO).expect("tree") }
 }
 
 pub(crate) fn keys() -> PublicKeys {
