@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::change;
 use crate::import::{self, ImportError};
 use crate::repodata::BadIndex;
+use crate::sys::child::ends_with_us;
 use key::Key;
 use package::{Package, header};
 
@@ -123,6 +124,7 @@ pub fn own_files(dir: &Path) -> Vec<PathBuf> {
 
 /// Runs a program; what it prints.
 fn output(program: &'static str, command: &mut Command) -> Result<String, RepoError> {
+    ends_with_us(command);
     let done = command.stdin(Stdio::null()).output().map_err(|error| {
         let why = if error.kind() == io::ErrorKind::NotFound {
             format!("it is not installed; it comes with the package {}", package_of(program))

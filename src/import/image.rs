@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use super::{ImportError, Progress, folder, list, room};
 use crate::change::open_to_all;
 use crate::host;
+use crate::sys::child::ends_with_us;
 
 /// Where a volume descriptor says what it is (ECMA-119 section 8: sector 16, after the type byte).
 const DESCRIPTOR: u64 = 16 * 2048 + 1;
@@ -25,6 +26,7 @@ fn bsdtar() -> Command {
     let mut command = Command::new("bsdtar");
     // Names are bytes; what the caller's language makes of them is not asked.
     command.env("LC_ALL", "C.UTF-8").stdin(Stdio::null()).stderr(Stdio::piped());
+    ends_with_us(&mut command);
     command
 }
 

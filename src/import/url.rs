@@ -16,6 +16,7 @@ use crate::host;
 use crate::media::{self, Tree, judge::Unusable};
 use crate::mirrors::Preset;
 use crate::repodata::Entry;
+use crate::sys::child::ends_with_us;
 
 /// Files that one `curl` fetches over one connection, and how many of them work at a time.
 const BATCH: usize = 40;
@@ -110,6 +111,7 @@ fn curl(patience_s: u32) -> Command {
     command.args(["--fail", "--silent", "--show-error", "--location", "--globoff"]);
     command.args(["--connect-timeout", "20", "--speed-limit", SLOW, "--speed-time", &patience]);
     command.args(["--proto-redir", "=http,https"]).stdin(Stdio::null());
+    ends_with_us(&mut command);
     command
 }
 

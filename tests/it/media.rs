@@ -3,7 +3,7 @@
 pub(crate) mod mirror;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use rekindle::repo::key::Key;
 use sha2::{Digest, Sha256};
 
-use crate::lab::process::{Done, run};
+use crate::lab::process::{DEADLINE, Done, run};
 use crate::lab::wire::noise;
 use crate::sandbox::{CLUSTER, KEY};
 use mirror::{Fault, Mirror};
@@ -366,6 +366,23 @@ fn a_mirror_has_a_name_and_its_vendor_s_keys_are_pinned() {
         refused.err
     );
     assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
+}
+
+#[test]
+fn an_import_that_is_killed_takes_its_downloads_with_it() {
+    let shelf = Shelf::new();
+    let mirror = Mirror::start(shelf.path("dvd"));
+    mirror.fault("images/install.img", 1, Fault::Stalls);
+    let url = mirror.url();
+    let mut command = shelf.command(&["import", "--patience", "3600", &url]);
+    let mut import = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    let mut line = mirror.stalled();
+    import.kill().expect("killed");
+    import.wait().expect("waited");
+    // Whoever fetched hangs up.
+    line.set_read_timeout(Some(DEADLINE)).expect("set");
+    let heard = line.read(&mut [0; 1]);
+    assert!(!heard.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "{heard:?}");
 }
 
 /// Starts an import and kills it once so many files are in the making.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::lab::process::DEADLINE;
 
 /// What it does to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,22 +35,28 @@ struct State {
 /// A mirror of a folder on loopback; its threads end with the test's process.
 pub(crate) struct Mirror {
     port: u16,
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    stalls: Condvar,
 }
 
 impl Mirror {
     pub(crate) fn start(dir: PathBuf) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("port");
         let port = listener.local_addr().expect("address").port();
-        let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
+        let all = Arc::new(Shared::default());
+        let shared = Arc::clone(&all);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (dir, shared) = (dir.clone(), Arc::clone(&shared));
                 std::thread::spawn(move || serve(&dir, &shared, stream));
             }
         });
-        Self { port, state }
+        Self { port, shared: all }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -56,19 +64,28 @@ impl Mirror {
     }
 
     pub(crate) fn fault(&self, path: &str, times: usize, fault: Fault) {
-        self.state.lock().expect("lock").faults.insert(path.to_owned(), (times, fault));
+        self.shared.state.lock().expect("lock").faults.insert(path.to_owned(), (times, fault));
+    }
+
+    /// Waits until a file stalls; its line.
+    pub(crate) fn stalled(&self) -> TcpStream {
+        let state = self.shared.state.lock().expect("lock");
+        let waited =
+            self.shared.stalls.wait_timeout_while(state, DEADLINE, |it| it.stalled.is_empty());
+        let (state, _) = waited.expect("lock");
+        state.stalled.first().expect("nothing stalled").try_clone().expect("stream")
     }
 
     pub(crate) fn forget(&self) {
-        self.state.lock().expect("lock").asked.clear();
+        self.shared.state.lock().expect("lock").asked.clear();
     }
 
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.state.lock().expect("lock").asked.clone()
+        self.shared.state.lock().expect("lock").asked.clone()
     }
 }
 
-fn serve(dir: &std::path::Path, state: &Mutex<State>, mut stream: TcpStream) {
+fn serve(dir: &std::path::Path, shared: &Shared, mut stream: TcpStream) {
     let mut lines = BufReader::new(stream.try_clone().expect("stream")).lines();
     loop {
         let mut head = vec![];
@@ -86,7 +103,7 @@ fn serve(dir: &std::path::Path, state: &Mutex<State>, mut stream: TcpStream) {
             .find_map(|line| line.strip_prefix("Range: bytes=")?.split('-').next()?.parse().ok())
             .unwrap_or(0);
         let fault = {
-            let mut state = state.lock().expect("lock");
+            let mut state = shared.state.lock().expect("lock");
             state.asked.push(path.clone());
             match state.faults.get_mut(&path) {
                 Some((times, fault)) if *times > 0 => {
@@ -126,7 +143,8 @@ fn serve(dir: &std::path::Path, state: &Mutex<State>, mut stream: TcpStream) {
         match fault {
             Some(Fault::BreaksOff | Fault::TooLong) => return,
             Some(Fault::Stalls) => {
-                state.lock().expect("lock").stalled.push(stream);
+                shared.state.lock().expect("lock").stalled.push(stream);
+                shared.stalls.notify_all();
                 return;
             }
             Some(Fault::Corrupt | Fault::TooShort) | None => {}
