@@ -244,8 +244,8 @@ pub struct Import<'a> {
     pub progress: &'a Progress,
     /// Whether other keys than before are taken.
     pub new_keys: bool,
-    /// Seconds without a thousand bytes each until a line counts as broken.
-    pub patience_s: u32,
+    /// How a mirror is fetched from.
+    pub pace: url::Pace,
     /// What is known of the mirror besides its URL.
     pub preset: Option<&'a Preset>,
 }
@@ -273,12 +273,8 @@ impl Import<'_> {
             }
             Source::Image(file) => image::extract(file, &staging, self.progress)?,
             Source::Url(root) => {
-                let Self { patience_s, preset, .. } = *self;
-                url::Mirror { root, patience_s, preset }.fetch(
-                    &staging,
-                    self.target,
-                    self.progress,
-                )?;
+                let Self { pace, preset, .. } = *self;
+                url::Mirror { root, pace, preset }.fetch(&staging, self.target, self.progress)?;
             }
         }
         let files = list(&staging)?;

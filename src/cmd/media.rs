@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -12,7 +10,7 @@ use serde_json::json;
 use super::{Files, Wrong, out};
 use crate::cluster::{Cluster, Os};
 use crate::import::survey::{self, Depth, Survey};
-use crate::import::url::Mirror;
+use crate::import::url::{Mirror, Pace};
 use crate::import::{self, Import, Progress, Source};
 use crate::media::{self, Tree};
 use crate::mirrors::Preset;
@@ -61,6 +59,9 @@ pub(super) enum Media {
     Rm {
         /// Which
         name: OsName,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -77,6 +78,9 @@ pub(super) struct ImportArgs {
     /// Seconds without a thousand bytes each until a line counts as broken and is tried again
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     patience: u32,
+    /// MiB a second at the most, from a mirror; as fast as it goes when left out
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: Option<u32>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -90,13 +94,15 @@ impl Media {
             Self::List { json } => list(&files.cluster()?, json),
             Self::Show { name, json } => show(&files.cluster()?, &name, json),
             Self::Verify { names, quick, json } => verify(&files.cluster()?, &names, quick, json),
-            Self::Rm { name } => rm(files, &name),
+            Self::Rm { name, json } => rm(files, &name, json),
         }
     }
 }
 
 fn import(files: &Files, args: ImportArgs) -> anyhow::Result<()> {
-    let ImportArgs { source: word, name, new_keys, patience: patience_s, json: as_json } = args;
+    let ImportArgs { source: word, name, new_keys, patience: patience_s, rate, json: as_json } =
+        args;
+    let pace = Pace { patience_s, rate_mib: rate };
     let known = files.mirrors()?;
     // What is there counts before a name.
     let preset = known.get(&word).filter(|_| !Path::new(&word).exists());
@@ -112,7 +118,7 @@ fn import(files: &Files, args: ImportArgs) -> anyhow::Result<()> {
     };
     let medium = match (source.look()?, &source) {
         (Some(medium), _) => Some(medium.tree),
-        (None, Source::Url(root)) => Mirror { root, patience_s, preset }.look()?,
+        (None, Source::Url(root)) => Mirror { root, pace, preset }.look()?,
         (None, Source::Folder(_) | Source::Image(_)) => None,
     };
     let name = match (name, medium) {
@@ -131,7 +137,7 @@ fn import(files: &Files, args: ImportArgs) -> anyhow::Result<()> {
         target: &target,
         progress: &progress,
         new_keys,
-        patience_s,
+        pace,
         preset,
     };
     let done = shown("import", &progress, || import.run())?;
@@ -176,23 +182,9 @@ fn mirrors(known: &BTreeMap<String, Preset>, as_json: bool) -> anyhow::Result<()
     out::text(&out::table(&["NAME", "WHAT", "FROM"], &rows))
 }
 
-/// Does something that may take long; tells how far it is, first after two seconds.
+/// Does something that may take long, and tells how far it is.
 fn shown<T: Send>(what: &str, progress: &Progress, work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let (done, waits) = mpsc::channel::<()>();
-        scope.spawn(move || {
-            let begun = crate::journal::now_ms();
-            let mut pause = Duration::from_secs(2);
-            while waits.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let seconds = crate::journal::now_ms().saturating_sub(begun) / 1000;
-                out::note(&format!("{what}: {}", far(progress.now(), seconds)));
-                pause = Duration::from_secs(5);
-            }
-        });
-        let result = work();
-        drop(done);
-        result
-    })
+    out::patiently(|seconds| format!("{what}: {}", far(progress.now(), seconds)), work)
 }
 
 /// `120 of 900 MiB, 40 MiB/s, 19 s to go`.
@@ -343,7 +335,7 @@ fn verify(cluster: &Cluster, names: &[OsName], quick: bool, as_json: bool) -> an
     Ok(())
 }
 
-fn rm(files: &Files, name: &OsName) -> anyhow::Result<()> {
+fn rm(files: &Files, name: &OsName, as_json: bool) -> anyhow::Result<()> {
     let cluster = files.cluster()?;
     let os = os(&cluster, name)?;
     let users = users(&cluster, name);
@@ -367,6 +359,9 @@ fn rm(files: &Files, name: &OsName) -> anyhow::Result<()> {
         );
     }
     import::withdraw(&os.tree)?;
+    if as_json {
+        return out::json(&json!({ "name": name, "removed": os.tree }));
+    }
     out::text(&format!("{} is gone; take [os.{name}] out of cluster.toml", os.tree.display()))
 }
 

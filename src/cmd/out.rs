@@ -1,6 +1,8 @@
 //! The one place that prints: data to stdout, words to stderr.
 
 use std::io::{self, Write};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -24,6 +26,27 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 pub(super) fn note(text: &str) {
     // Nobody is there to hear it: nothing to be done.
     writeln!(io::stderr(), "{text}").unwrap_or_default();
+}
+
+/// Does something that may take long; after two seconds `words`, told how many have gone by, say how it is going.
+pub(super) fn patiently<T: Send>(
+    words: impl Fn(u64) -> String + Send,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    std::thread::scope(|scope| {
+        let (done, waits) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            let begun = crate::journal::now_ms();
+            let mut pause = Duration::from_secs(2);
+            while waits.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+                note(&words(crate::journal::now_ms().saturating_sub(begun) / 1000));
+                pause = Duration::from_secs(5);
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// Asks a person; only a clear yes is one.

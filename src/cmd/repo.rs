@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Files, Wrong, out};
 use crate::cluster::{Cluster, Os};
 use crate::import::keys;
+use crate::import::url::Pace;
 use crate::media;
 use crate::mirrors::Preset;
 use crate::name::OsName;
@@ -17,9 +18,6 @@ use crate::repo::key::Key;
 use crate::repo::package::{self, Package};
 use crate::repo::{Change, Repo, Wishes, dnf};
 use crate::setup;
-
-/// Seconds until a silent line counts as broken.
-const PATIENCE_S: u32 = 30;
 
 /// Packages of your own for the nodes
 #[derive(Debug, Subcommand)]
@@ -143,7 +141,7 @@ impl Place<'_> {
             }
         }
         if names.is_empty() {
-            return self.told(&self.repo.publish(&change, &self.key)?);
+            return self.published(&change);
         }
         let mut wishes = self.repo.wishes()?;
         wishes.names.extend(names);
@@ -171,7 +169,7 @@ impl Place<'_> {
         let mut wishes = self.repo.wishes()?;
         wishes.names.retain(|name| !remove.contains(name));
         let change = Change { remove, wishes: Some(wishes), ..Change::default() };
-        self.repo.publish(&change, &self.key)?;
+        self.publish(&change)?;
         let (name, left) = (self.name, self.repo.files()?.len());
         if self.as_json {
             return out::json(&json!({ "os": name, "removed": change.remove, "packages": left }));
@@ -212,17 +210,26 @@ impl Place<'_> {
                 continue;
             };
             from.extend(preset.repo.clone());
-            for file in keys::fetch(preset, room.path(), PATIENCE_S)? {
+            for file in keys::fetch(preset, room.path(), Pace::default())? {
                 let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 change.keys.insert(name, std::fs::read(&file)?);
             }
         }
-        out::note("asking dnf what is needed");
         let asked = dnf::Asked { names: &wishes.names, from: &from };
-        change.fetched =
-            dnf::resolve(asked, &tree, &self.os.tree, Some(self.repo.dir), room.path())?;
+        let (os_tree, repo) = (&self.os.tree, self.repo.dir);
+        change.fetched = patiently("dnf fetches what is needed", || {
+            dnf::resolve(asked, &tree, os_tree, Some(repo), room.path())
+        })?;
         change.wishes = Some(wishes);
-        self.told(&self.repo.publish(&change, &self.key)?)
+        self.published(&change)
+    }
+
+    fn publish(&self, change: &Change) -> anyhow::Result<Vec<Package>> {
+        Ok(patiently("indexing", || self.repo.publish(change, &self.key))?)
+    }
+
+    fn published(&self, change: &Change) -> anyhow::Result<()> {
+        self.told(&self.publish(change)?)
     }
 
     fn told(&self, added: &[Package]) -> anyhow::Result<()> {
@@ -247,6 +254,11 @@ impl Place<'_> {
         }
         Ok(())
     }
+}
+
+/// How long something has taken so far, once it takes long.
+fn patiently<T: Send>(what: &str, work: impl FnOnce() -> T + Send) -> T {
+    out::patiently(|seconds| format!("{what}, {seconds} s"), work)
 }
 
 fn list(packages: &[Package], as_json: bool) -> anyhow::Result<()> {

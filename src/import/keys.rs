@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{ImportError, remove, url};
+use super::url::{self, Pace};
+use super::{ImportError, remove};
 use crate::change::open_to_all;
 use crate::host;
 use crate::media;
 use crate::mirrors::Preset;
 
 /// Fetches a preset's keys into a folder. One that is another key is not kept.
-pub fn fetch(preset: &Preset, to: &Path, patience_s: u32) -> Result<Vec<PathBuf>, ImportError> {
-    preset.keys.iter().map(|url| one(preset, url, to, patience_s)).collect()
+pub fn fetch(preset: &Preset, to: &Path, pace: Pace) -> Result<Vec<PathBuf>, ImportError> {
+    preset.keys.iter().map(|url| one(preset, url, to, pace)).collect()
 }
 
 /// Takes away a tree's own keys that the preset does not know: those of a vendor's tests, for one.
@@ -25,14 +26,14 @@ pub(super) fn only_known(preset: &Preset, tree: &Path) -> Result<(), ImportError
     Ok(())
 }
 
-fn one(preset: &Preset, url: &str, to: &Path, patience_s: u32) -> Result<PathBuf, ImportError> {
+fn one(preset: &Preset, url: &str, to: &Path, pace: Pace) -> Result<PathBuf, ImportError> {
     let last = url.rsplit('/').next().unwrap_or_default();
     let is_plain = |letter: &char| letter.is_ascii_alphanumeric() || "-_.".contains(*letter);
     // What is called like this counts as a key, see `media::key_files`.
     let name: String = last.trim_start_matches("RPM-GPG-KEY-").chars().filter(is_plain).collect();
     let file = to.join(format!("RPM-GPG-KEY-{name}"));
     remove(&file)?;
-    url::file(url, &file, patience_s)?;
+    url::file(url, &file, pace)?;
     let found = fingerprints(&file)?;
     let is_known = |found: &String| preset.fingerprints.contains(found);
     if found.is_empty() || !found.iter().all(is_known) {

@@ -98,26 +98,45 @@ fn join(root: &str, path: &str) -> String {
 pub struct Mirror<'a> {
     /// Its URL, without a slash at the end.
     pub root: &'a str,
-    /// Seconds without a thousand bytes each until a line counts as broken.
-    pub patience_s: u32,
+    /// How it is fetched from.
+    pub pace: Pace,
     /// What is known of it besides its URL.
     pub preset: Option<&'a Preset>,
 }
 
+/// How long a line may be silent, and how much may come.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Seconds without a thousand bytes each until a line counts as broken.
+    pub patience_s: u32,
+    /// MiB a second at the most, all lines together.
+    pub rate_mib: Option<u32>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { patience_s: 30, rate_mib: None }
+    }
+}
+
 /// A `curl` that fails when the server says no, and gives up a line that is broken.
-fn curl(patience_s: u32) -> Command {
-    let patience = patience_s.to_string();
+fn curl(pace: Pace) -> Command {
+    let patience = pace.patience_s.to_string();
     let mut command = Command::new("curl");
     command.args(["--fail", "--silent", "--show-error", "--location", "--globoff"]);
     command.args(["--connect-timeout", "20", "--speed-limit", SLOW, "--speed-time", &patience]);
     command.args(["--proto-redir", "=http,https"]).stdin(Stdio::null());
+    if let Some(rate) = pace.rate_mib {
+        // curl(1) takes it for each line; several work at a time.
+        command.args(["--limit-rate", &format!("{}k", u64::from(rate) * 1024 / AT_ONCE as u64)]);
+    }
     ends_with_us(&mut command);
     command
 }
 
 /// Fetches one small file.
-pub(super) fn file(url: &str, to: &Path, patience_s: u32) -> Result<(), ImportError> {
-    let mut command = curl(patience_s);
+pub(super) fn file(url: &str, to: &Path, pace: Pace) -> Result<(), ImportError> {
+    let mut command = curl(pace);
     let done = command.args(["--retry", "3", "--output"]).arg(to).arg(url).output();
     let done = done.map_err(|error| missing(&error))?;
     if done.status.success() {
@@ -175,7 +194,7 @@ impl Mirror<'_> {
         // Keys and licences lie in the root, and only this list knows them.
         self.extra(to)?;
         if let Some(preset) = self.preset {
-            keys::fetch(preset, to, self.patience_s)?;
+            keys::fetch(preset, to, self.pace)?;
             keys::only_known(preset, to)?;
         }
         // Metadata first: packages are in one of its files.
@@ -201,11 +220,8 @@ impl Mirror<'_> {
         let place = to.join(".treeinfo.new");
         for name in [".treeinfo", "treeinfo"] {
             let url = join(self.root, name);
-            let done = curl(self.patience_s)
-                .args(["--retry", "3", "--output"])
-                .arg(&place)
-                .arg(&url)
-                .output();
+            let done =
+                curl(self.pace).args(["--retry", "3", "--output"]).arg(&place).arg(&url).output();
             let done = done.map_err(|error| missing(&error))?;
             if done.status.success() {
                 let text = super::text_of(&place)?.unwrap_or_default();
@@ -230,7 +246,7 @@ impl Mirror<'_> {
         let root = self.root;
         let place = to.join("extra_files.json");
         let url = join(root, "extra_files.json");
-        let done = curl(self.patience_s)
+        let done = curl(self.pace)
             .arg("--output")
             .arg(&place)
             .arg(url)
@@ -374,7 +390,7 @@ impl Mirror<'_> {
                 quoted(&part)
             ));
         }
-        let mut command = curl(self.patience_s);
+        let mut command = curl(self.pace);
         command.args(["--continue-at", "-", "--config", "-", "--write-out", "%{size_download}\\n"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| missing(&error))?;

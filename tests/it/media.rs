@@ -286,7 +286,7 @@ fn a_mirror_with_every_fault_is_fetched_from_all_the_same() {
     assert!(content(&shelf.tree()) == wanted);
     // Again: what is there is not fetched again.
     mirror.forget();
-    assert_eq!(shelf.run(&["import", &mirror.url()]).code, Some(0));
+    assert_eq!(shelf.run(&["import", "--rate", "100", &mirror.url()]).code, Some(0));
     let asked = mirror.asked();
     assert!(!asked.iter().any(|path| path.ends_with(".rpm")), "{asked:?}");
 
