@@ -69,6 +69,18 @@ def unknown_waits(lab: Lab, vm: Vm) -> None:
     lab.proof.check("C4", "an unknown machine is listed, waits, and its disk is not touched", waits)
 
 
+def install(lab: Lab, *vms: Vm) -> list[str]:
+    """Adds, plugs in and powers on; proves that they end as nodes."""
+    lab.phases.begin("install")
+    for vm in vms:
+        vm.plug_in()
+    names = [lab.add(vm) for vm in vms]
+    for vm in vms:
+        vm.power_on()
+    installed_row(lab, names)
+    return names
+
+
 def installed_row(lab: Lab, names: list[str]) -> None:
     """From blank disks to nodes."""
     def installed():

@@ -4,7 +4,7 @@ does choose is taken apart, whatever it carries."""
 import os
 import re
 
-from .installing import installed_row, reinstall
+from .installing import install, installed_row, reinstall
 from .master import Settings
 from .scenario_nodes import refused_row
 from .session import Lab
@@ -47,18 +47,6 @@ def earlier_life_row(lab: Lab, vm: Vm, *words: str) -> None:
         line = lines[-1].strip() if lines else "the installer said nothing of earlier lives"
         return all(word in line for word in words), line
     lab.proof.check("safe", f"{vm.name}: the installer found it running", running)
-
-
-def install(lab: Lab, *vms: Vm) -> list[str]:
-    """Adds, plugs in and powers on; proves that they end as nodes."""
-    lab.phases.begin("install")
-    for vm in vms:
-        vm.plug_in()
-    names = [lab.add(vm) for vm in vms]
-    for vm in vms:
-        vm.power_on()
-    installed_row(lab, names)
-    return names
 
 
 def look(lab: Lab, vm: Vm, script: str, *drives: Drive) -> str:

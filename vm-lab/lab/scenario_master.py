@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from .installing import installed_row
+from .installing import install
 from .master import BINARY, Settings
 from .proof import cycle, flood_row
 from .session import Lab
@@ -75,11 +75,7 @@ def master(lab: Lab) -> None:
     """`rekindle master apply` on a machine with systemd: undone when nobody confirms, kept over a power cut when somebody does."""
     lab.serve(Settings([lab.medium]))
     vm = lab.machine(lab.hardware())
-    vm.plug_in()
-    name = lab.add(vm)
-    lab.phases.begin("install")
-    vm.power_on()
-    installed_row(lab, [name])
+    [name] = install(lab, vm)
     if not lab.proof.holds():
         return
     lab.phases.begin("master")

@@ -1,7 +1,7 @@
 """Stories of machines that are refused, that their owner adds something to, and that come in pairs."""
 
 from . import proof as proving
-from .installing import installed_row, reinstall
+from .installing import install, installed_row, reinstall
 from .master import Settings
 from .session import Lab, words_of
 from .shell import run, say, wait_for
@@ -115,14 +115,7 @@ def snippets(lab: Lab) -> None:
 def pair(lab: Lab) -> None:
     """Two nodes, ssh both ways as a user; one is installed again; both ways, no question, no warning."""
     lab.serve(Settings([lab.medium]))
-    vms = [lab.machine(lab.hardware()) for _ in range(2)]
-    for vm in vms:
-        vm.plug_in()
-    one, two = (lab.add(vm) for vm in vms)
-    lab.phases.begin("install")
-    for vm in vms:
-        vm.power_on()
-    installed_row(lab, [one, two])
+    one, two = install(lab, *[lab.machine(lab.hardware()) for _ in range(2)])
     if not lab.proof.holds():
         return
     both_ways(lab, one, two)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .installing import installed_row
+from .installing import install
 from .master import Settings
 from .proof import REPO_EXPIRES
 from .session import Lab
@@ -65,12 +65,7 @@ def packages(lab: Lab) -> None:
     lab.serve(Settings([lab.medium]))
     shelf = Shelf(lab)
     lab.master.rekindle("repo", "add", str(lab.medium.built.late))
-    vm = lab.machine(lab.hardware())
-    vm.plug_in()
-    name = lab.add(vm)
-    lab.phases.begin("install")
-    vm.power_on()
-    installed_row(lab, [name])
+    [name] = install(lab, lab.machine(lab.hardware()))
     if not lab.proof.holds():
         return
     lab.phases.begin("packages")
@@ -82,7 +77,7 @@ def packages(lab: Lab) -> None:
         return "1 repo_gpgcheck=1" in found and "rekindle-lab-late-" in found and "Is this ok" not in found, found
     lab.proof.check("S7", f"{name}: the index's signature is checked from the first start, without a question", asks_nobody)
 
-    def install(packages: str, more: str = ""):
+    def wanted(packages: str, more: str = ""):
         # No cache is cleaned: what the master got is there within a minute.
         return lab.master.ssh(ip, f"sleep {REPO_EXPIRES + 1}; dnf -y {more} install {packages} 2>&1 | tail -n 5; rpm -q {packages}; "
                               f"rpm -qi {packages} | grep ^Signature", timeout=900).stdout
@@ -90,7 +85,7 @@ def packages(lab: Lab) -> None:
     def added():
         shelf.fill("lab-library", "lab-tool")
         said = lab.master.rekindle("repo", "add", str(shelf.folder))
-        found = install("lab-tool") + lab.master.ask(ip, "rpm -q lab-library")
+        found = wanted("lab-tool") + lab.master.ask(ip, "rpm -q lab-library")
         good = "lab-tool-1.0-1.noarch.rpm" in said and "not installed" not in found and found.count("lab-library-1.0-1") >= 1
         return good and "RSA/SHA256" in found, found
     lab.proof.check("S8", f"{name}: a package and what it needs, added by the owner and signed by the cluster, are installed", added)
@@ -99,7 +94,7 @@ def packages(lab: Lab) -> None:
         shelf.fill("lab-modular")
         (shelf.folder / "modules.yaml").write_text(MODULES)
         lab.master.rekindle("repo", "add", str(shelf.folder))
-        found = install("lab-modular", "--setopt=rekindle-cluster.module_hotfixes=0 --setopt=module_platform_id=platform:el9")
+        found = wanted("lab-modular", "--setopt=rekindle-cluster.module_hotfixes=0 --setopt=module_platform_id=platform:el9")
         module = lab.master.ask(ip, "dnf -q --setopt=module_platform_id=platform:el9 module list lab 2>&1; true", timeout=900)
         return "not installed" not in found and "lab  new" in " ".join(module.split(" ")), f"{found} {module}"
     lab.proof.check("S8", f"{name}: a package of a module comes with the module's metadata", modular)
@@ -108,7 +103,7 @@ def packages(lab: Lab) -> None:
         shelf.fill("lab-other")
         lab.master.rekindle("repo", "add", str(shelf.folder))
         somebody_changes(lab.master.repo / "lab-other-1.0-1.noarch.rpm", -1)
-        found = install("lab-other")
+        found = wanted("lab-other")
         return "lab-other is not installed" in found and "hecksum" in found, found
     lab.proof.check("S7", f"{name}: a package that somebody changed is refused", changed_package)
 
@@ -117,14 +112,14 @@ def packages(lab: Lab) -> None:
         shelf.fill("lab-foreign")
         run("cp", *shelf.folder.glob("*.rpm"), lab.master.repo)
         run("createrepo_c", "-q", "--update", lab.master.repo)
-        found = install("lab-foreign")
+        found = wanted("lab-foreign")
         return "lab-foreign is not installed" in found and "GPG" in found, found
     lab.proof.check("S7", f"{name}: an index that somebody changed is refused", changed_index)
 
     def mended():
         say("the owner vouches for it")
         lab.master.rekindle("repo", "add", str(shelf.folder))
-        found = install("lab-foreign")
+        found = wanted("lab-foreign")
         return "not installed" not in found and "RSA/SHA256" in found, found
     lab.proof.check("S8", f"{name}: the owner adds the same package, and it is installed", mended)
 
