@@ -163,8 +163,12 @@ fn missing(filter: Filter, cluster: &Cluster, os_release: &str) -> BTreeMap<Area
     };
     let ban = ("fail2ban-server", if is_debian { "fail2ban" } else { "fail2ban-server" });
     // Only who has such a folder needs it.
-    let index = if is_debian { "createrepo-c" } else { "createrepo_c" };
-    let index = has_repo.then_some((Area::Repo, ("createrepo_c", index)));
+    let index = if is_debian {
+        [("createrepo_c", "createrepo-c"), ("gpg", "gnupg")]
+    } else {
+        [("createrepo_c", "createrepo_c"), ("gpg", "gnupg2")]
+    };
+    let index = index.iter().filter(|_| has_repo).map(|it| (Area::Repo, *it));
     let batch: &[_] = match cluster.scheduler() {
         Scheduler::None => &[],
         Scheduler::Slurm if is_debian => &[("munged", "munge"), ("slurmctld", "slurmctld")],

@@ -132,14 +132,8 @@ fn import(files: &Files, args: ImportArgs) -> anyhow::Result<()> {
     let target = os.map_or_else(|| Path::new(TREES).join(name.as_str()), |os| os.tree.clone());
     let target = std::path::absolute(&target)?;
     let progress = Progress::default();
-    let import = Import {
-        source: &source,
-        target: &target,
-        progress: &progress,
-        new_keys,
-        pace,
-        preset,
-    };
+    let import =
+        Import { source: &source, target: &target, progress: &progress, new_keys, pace, preset };
     let done = shown("import", &progress, || import.run())?;
     let advice: Vec<_> = done.medium.advice.iter().map(ToString::to_string).collect();
     if as_json {
