@@ -181,8 +181,18 @@ fn the_clusters_own_packages_are_indexed_by_the_real_createrepo() {
     // Somebody puts a package there: the index is made anew.
     std::fs::write(repo.join("new.rpm"), "not a package, and not taken for one").expect("file");
     assert!(apply().text().contains("index the packages in"));
+    // Somebody makes an index by hand: nodes would refuse it, so it is signed anew.
+    let file = repo.join("repodata/repomd.xml.asc");
+    let signature = || std::fs::metadata(&file).and_then(|it| it.modified()).expect("signature");
+    let signed = signature();
+    assert_eq!(apply().text(), "nothing to do\n");
+    run(std::process::Command::new("createrepo_c").args(["--quiet", "--update"]).arg(&repo)).ok();
+    assert!(apply().text().contains("index the packages in"));
+    assert!(signature() > signed);
     assert_eq!(fresh.run(&["revert"]).code, Some(0));
-    assert!(repo.join("new.rpm").exists() && !repo.join("repodata").exists());
+    let left = std::fs::read_dir(&repo).expect("folder").flatten().map(|entry| entry.file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["new.rpm"]);
+    assert!(!fresh.0.path(".repo.lock").exists());
 }
 
 #[test]
