@@ -4,6 +4,9 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
+use rekindle::repo::key::Key;
+use rekindle::repo::{Change, Repo};
+
 use crate::lab::process::{DEADLINE, Process, run};
 use crate::lab::wire::Sniffer;
 use crate::lab::{
@@ -130,6 +133,34 @@ fn a_medium_that_is_imported_while_it_serves_is_in_force_at_once() {
     let node = lab.client_at(NODE1);
     let script = script(&node, NODE1.0);
     assert!(script.contains("vmlinuz-9.9"), "{script}");
+}
+
+#[test]
+fn the_first_signature_of_the_cluster_s_own_packages_is_told_to_new_nodes_at_once() {
+    let lab = lab!();
+    let (dir, key) = (lab.path("repo"), Key::new(lab.path("gnupg")));
+    // What stands for an index in these tests is none that createrepo_c could read.
+    std::fs::remove_dir_all(&dir).expect("folder");
+    std::fs::create_dir(&dir).expect("folder");
+    run(Command::new("createrepo_c").arg("--quiet").arg(&dir)).ok();
+    let server = lab.serve();
+    let repo = Repo { dir: &dir };
+    repo.publish(&Change::default(), &key).expect("published");
+    server.wait_for("read anew");
+    // Further ones are no news.
+    repo.publish(&Change::default(), &key).expect("published");
+    lab.arm(&server);
+    let node = lab.client_at(NODE1);
+    let script = script(&node, NODE1.0);
+    let (_, rest) = script.split_once("inst.ks=").expect("a kickstart");
+    let (url, _) = rest.split_once(' ').expect("its URL");
+    let text = curl(&node, &["--fail", url]).ok();
+    let text = String::from_utf8(text).expect("text");
+    assert!(text.contains("repo_gpgcheck=1") && text.contains("makecache"), "{text}");
+    let public = key.public().expect("key");
+    let served = curl(&node, &["--fail", &format!("http://{MASTER}/keys/el9/key2.asc")]).ok();
+    assert_eq!(String::from_utf8_lossy(&served), public);
+    assert_eq!(server.text().matches("read anew").count(), 1, "{}", server.text());
 }
 
 #[test]
