@@ -79,7 +79,7 @@ def packages(lab: Lab) -> None:
 
     def wanted(packages: str, more: str = ""):
         # No cache is cleaned: what the master got is there within a minute.
-        return lab.master.ssh(ip, f"sleep {REPO_EXPIRES + 1}; dnf -y {more} install {packages} 2>&1 | tail -n 5; rpm -q {packages}; "
+        return lab.master.ssh(ip, f"sleep {REPO_EXPIRES + 1}; dnf -y {more} install {packages} 2>&1 | tail -n 20; rpm -q {packages}; "
                               f"rpm -qi {packages} | grep ^Signature", timeout=900).stdout
 
     def added():
