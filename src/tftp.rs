@@ -188,6 +188,11 @@ impl Server {
         Some(Finished { peer, loader, bytes: transfer.len() as u64, outcome })
     }
 
+    /// Whom a transfer is for.
+    pub fn peer(&self, id: TransferId) -> Option<SocketAddrV4> {
+        self.transfers.get(&id).map(|running| running.peer)
+    }
+
     /// Transfers under way.
     pub fn len(&self) -> usize {
         self.transfers.len()

@@ -24,5 +24,6 @@ mod replay_dhcp;
 mod replay_tftp;
 mod repo;
 mod sandbox;
+mod simulate;
 mod tidy;
 mod wire;

@@ -159,15 +159,20 @@ pub(crate) fn spoilt(bytes: &[u8], changes: usize) -> impl Iterator<Item = Vec<u
 }
 
 /// Steele and Vigna's splitmix64.
+#[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(crate) fn below(&mut self, limit: u8) -> u8 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let [byte, ..] = (mixed ^ (mixed >> 31)).to_le_bytes();
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, limit: u8) -> u8 {
+        let [byte, ..] = self.next().to_le_bytes();
         byte % limit
     }
 }

@@ -186,7 +186,7 @@ fn the_clusters_own_packages_are_indexed_by_the_real_createrepo() {
     let signature = || std::fs::metadata(&file).and_then(|it| it.modified()).expect("signature");
     let signed = signature();
     assert_eq!(apply().text(), "nothing to do\n");
-    run(std::process::Command::new("createrepo_c").args(["--quiet", "--update"]).arg(&repo)).ok();
+    run(Command::new("createrepo_c").args(["--quiet", "--update"]).arg(&repo)).ok();
     assert!(apply().text().contains("index the packages in"));
     assert!(signature() > signed);
     assert_eq!(fresh.run(&["revert"]).code, Some(0));
