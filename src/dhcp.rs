@@ -213,7 +213,7 @@ impl Dhcp {
                 Err(Ignored::Done(mac))
             }
             Message::Request(Claim::Selecting { server, .. }) if server != master => {
-                self.pool.forget(mac);
+                self.pool.withdraw(mac, exchange.now);
                 Err(Ignored::OtherServer { mac, server })
             }
             Message::Bootp | Message::Discover { .. } | Message::Request(_) | Message::Inform => {

@@ -32,6 +32,8 @@ pub struct Pool {
 struct Lease {
     mac: Mac,
     until_ms: TimestampMs,
+    /// The client said that it takes it, in this term or one that still runs.
+    is_taken: bool,
 }
 
 /// How sure a lease is.
@@ -106,6 +108,15 @@ impl Pool {
         }
     }
 
+    /// Takes back what `mac` was offered and does not want. What it was lent it may go on using: the other server
+    /// may never confirm its offer.
+    pub fn withdraw(&mut self, mac: Mac, now: TimestampMs) {
+        let lease = self.by_mac.get(&mac).and_then(|ip| self.leases.get(ip));
+        if lease.is_some_and(|lease| !lease.is_taken || !is_running(lease.until_ms, now)) {
+            self.forget(mac);
+        }
+    }
+
     /// Keeps `ip` out of use for ten minutes: its client found somebody else there.
     pub fn rest(&mut self, mac: Mac, ip: Ipv4Addr, now: TimestampMs) {
         if self.by_mac.get(&mac) == Some(&ip) {
@@ -128,15 +139,19 @@ impl Pool {
 
     fn hold(&mut self, ip: Ipv4Addr, mac: Mac, hold: Hold, now: TimestampMs) {
         let fresh = now + if hold == Hold::Lease { LEASE_MS } else { OFFER_MS };
-        let until_ms = match self.leases.get(&ip) {
+        let is_taken = hold == Hold::Lease;
+        let lease = match self.leases.get(&ip) {
             // An offer never shortens a lease: its client may go on using it.
-            Some(lease) if lease.mac == mac && is_running(lease.until_ms, now) => {
-                fresh.max(lease.until_ms)
-            }
-            Some(_) | None => fresh,
+            Some(lease) if lease.mac == mac && is_running(lease.until_ms, now) => Lease {
+                mac,
+                until_ms: fresh.max(lease.until_ms),
+                is_taken: is_taken || lease.is_taken,
+            },
+            Some(_) | None => Lease { mac, until_ms: fresh, is_taken },
         };
+        let until_ms = lease.until_ms;
         self.forget(mac);
-        if let Some(old) = self.leases.insert(ip, Lease { mac, until_ms }) {
+        if let Some(old) = self.leases.insert(ip, lease) {
             self.by_mac.remove(&old.mac);
             self.by_expiry.remove(&(old.until_ms, ip));
         }

@@ -322,6 +322,19 @@ fn another_servers_offer_is_left_to_it_and_ours_is_free_again() {
 }
 
 #[test]
+fn who_tries_another_server_goes_on_using_what_we_lent_until_that_runs_out() {
+    let mut wire = Wire::small(1);
+    wire.lend(STRANGER);
+    wire.discover(STRANGER, ROM).unwrap();
+    let head: [(u8, &[u8]); 3] = [(53, &[3]), (54, &[192, 168, 10, 9]), (50, &[192, 168, 10, 5])];
+    wire.send(&packet(mac(STRANGER), &head, ROM)).unwrap_err();
+    // The other one may never confirm it.
+    assert_eq!(wire.discover(STRANGER + 1, ROM), Err(Ignored::PoolFull(mac(STRANGER + 1))));
+    wire.now += u64::from(pool::LEASE_S) * 1000;
+    assert!(wire.discover(STRANGER + 1, ROM).is_ok());
+}
+
+#[test]
 fn a_node_that_remembers_its_address_keeps_it_and_a_wrong_one_is_refused() {
     let mut wire = Wire::new();
     assert_eq!(wire.init_reboot(1, ip(10), SYSTEM).unwrap().kind, Kind::Ack);

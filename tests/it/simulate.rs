@@ -116,7 +116,7 @@ fn node_ip(number: usize) -> Ipv4Addr {
 fn site(nodes: usize) -> Arc<Site> {
     let mut text = format!(
         "[network]\nuplink = \"eth0\"\ninterface = \"eth1\"\naddress = \"{MASTER}/20\"\nworkers = \"192.168.12.0-192.168.15.250\"\n\
-         discovery = \"192.168.10.100-192.168.11.250\"\n[os.el9]\ntree = \"/srv/tree\"\n[defaults]\nos = \"el9\"\ntries = {TRIES}\n\
+         discovery = \"192.168.10.100-192.168.10.159\"\n[os.el9]\ntree = \"/srv/tree\"\n[defaults]\nos = \"el9\"\ntries = {TRIES}\n\
          admin_keys = [\"{KEY}\"]\n"
     );
     for number in 0..nodes {
