@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, Node};
 use crate::mac::Mac;
 use crate::machine::{Asker, Machine};
 use crate::site::Site;
-use crate::stage::{Event, State, TimestampMs};
+use crate::stage::{Event, Sighting, State, TimestampMs};
 
 use pool::{Claimed, Hold, Pool};
 use reply::{Boot, Destination, Kind, Reply};
@@ -31,6 +31,8 @@ const NODE_LEASE_S: u32 = 24 * 60 * 60;
 pub struct Dhcp {
     pool: Pool,
     sightings: Sightings,
+    /// Whether the pool knows what was lent before a restart.
+    remembers: bool,
 }
 
 /// What arrived.
@@ -162,6 +164,7 @@ impl Dhcp {
     ) -> Result<Answer, Ignored> {
         let cluster = &site.cluster;
         let request = &Request::parse(datagram.bytes)?;
+        self.remember(cluster, state, now);
         let mac = request.mac;
         let machine = Machine { mac, asker: request.asker, ip: None, hardware: None };
         let decision = boot::decide(site, state, &machine);
@@ -190,6 +193,24 @@ impl Dhcp {
     /// The machine at `ip`, by reservation or lease.
     pub fn mac_of(&self, ip: Ipv4Addr, cluster: &Cluster) -> Option<Mac> {
         cluster.node_by_ip(ip).map(|node| node.mac).or_else(|| self.pool.mac_of(ip))
+    }
+
+    /// Machines that wait go on using what they were lent before we were restarted. The journal tells of each in
+    /// ten minutes once.
+    fn remember(&mut self, cluster: &Cluster, state: &State, now: TimestampMs) {
+        if std::mem::replace(&mut self.remembers, true) {
+            return;
+        }
+        let is_recent = |(mac, seen): &(Mac, &Sighting)| {
+            now.abs_diff(seen.last_ms) < sightings::EVERY_MS + pool::LEASE_MS
+                && cluster.node_by_mac(*mac).is_none()
+        };
+        let mut recent: Vec<_> = state.seen().filter(is_recent).collect();
+        // Of two that had the same address the later one has it now.
+        recent.sort_by_key(|(_, seen)| std::cmp::Reverse(seen.last_ms));
+        for (mac, seen) in recent {
+            self.pool.claim(cluster, mac, seen.ip, now);
+        }
     }
 
     /// Takes note of messages that are never answered.

@@ -12,7 +12,8 @@ use crate::stage::TimestampMs;
 pub const LEASE_S: u32 = 300;
 /// How long an offer waits for its request.
 const OFFER_MS: u64 = 60 * 1000;
-const LEASE_MS: u64 = LEASE_S as u64 * 1000;
+/// The same in milliseconds.
+pub(super) const LEASE_MS: u64 = LEASE_S as u64 * 1000;
 /// How long an address rests that a client found in use by somebody else.
 const QUARANTINE_MS: u64 = 10 * 60 * 1000;
 /// Most addresses lent or resting at one time, however wide the range is.

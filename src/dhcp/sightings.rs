@@ -9,7 +9,7 @@ use crate::mac::Mac;
 use crate::stage::{Event, State, TimestampMs};
 
 /// How often one machine is written down at most.
-const EVERY_MS: u64 = 10 * 60 * 1000;
+pub(super) const EVERY_MS: u64 = 10 * 60 * 1000;
 /// All machines together: five a second. What is missed now is caught at the next packet.
 const COST_MS: u64 = 200;
 const CREDIT_MAX_MS: u64 = 5 * COST_MS;
@@ -17,13 +17,14 @@ const CREDIT_MAX_MS: u64 = 5 * COST_MS;
 /// Who was written down in the last ten minutes: at most what the credit allows in that time.
 #[derive(Debug, Default)]
 pub(super) struct Sightings {
-    recent: BTreeMap<Mac, TimestampMs>,
+    recent: BTreeMap<Mac, (TimestampMs, Ipv4Addr)>,
     credit_ms: u64,
     counted_ms: TimestampMs,
 }
 
 impl Sightings {
-    /// The event to write down, when `request` comes from a boot program and its turn has come.
+    /// The event to write down, when `request` comes from a boot program and its turn has come. Another address is
+    /// news: after a restart it is only known from there.
     pub(super) fn saw(
         &mut self,
         state: &State,
@@ -32,17 +33,18 @@ impl Sightings {
         now: TimestampMs,
     ) -> Option<Event> {
         let arch = request.arch()?;
-        let written = state.sighting(request.mac).map(|seen| seen.last_ms);
+        let written = state.sighting(request.mac).map(|seen| (seen.last_ms, seen.ip));
         let noted = self.recent.get(&request.mac).copied();
         let is_recent = |at: TimestampMs| now.abs_diff(at) < EVERY_MS;
-        if written.is_some_and(is_recent) || noted.is_some_and(is_recent) {
+        // What we noted is newer than what we read in the journal.
+        if noted.or(written).is_some_and(|(at, known)| is_recent(at) && known == ip) {
             return None;
         }
         if !self.spend(now) {
             return None;
         }
-        self.recent.retain(|_, at| is_recent(*at));
-        self.recent.insert(request.mac, now);
+        self.recent.retain(|_, (at, _)| is_recent(*at));
+        self.recent.insert(request.mac, (now, ip));
         Some(Event::Seen { arch, ip })
     }
 

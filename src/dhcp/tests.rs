@@ -588,6 +588,38 @@ fn an_unknown_machine_is_written_down_once_in_ten_minutes() {
 }
 
 #[test]
+fn what_was_lent_before_a_restart_is_lent_after_it() {
+    let mut wire = Wire::small(1);
+    let answer = wire.discover(STRANGER, ROM).unwrap();
+    let seen = answer.seen.unwrap();
+    wire.state.apply(&Entry { seq: 1, at_ms: wire.now, mac: mac(STRANGER), event: seen });
+    wire.select(STRANGER, answer.yiaddr, ROM).unwrap();
+    let restart = |wire: &mut Wire, later_ms: u64| {
+        wire.dhcp = Dhcp::default();
+        wire.now += later_ms;
+    };
+    restart(&mut wire, 10_000);
+    assert_eq!(wire.discover(STRANGER + 1, ROM), Err(Ignored::PoolFull(mac(STRANGER + 1))));
+    assert_eq!(wire.discover(STRANGER, ROM).unwrap().yiaddr, answer.yiaddr);
+    // Who does not come back has it for one lease, and who was seen long ago not at all.
+    wire.now += u64::from(pool::LEASE_S) * 1000;
+    assert!(wire.discover(STRANGER + 1, ROM).is_ok());
+    restart(&mut wire, 15 * 60 * 1000);
+    assert!(wire.discover(STRANGER + 1, ROM).is_ok());
+}
+
+#[test]
+fn another_address_is_written_down_at_once() {
+    let mut wire = Wire::new();
+    let first = wire.discover(STRANGER, ROM).unwrap();
+    wire.now += 1000;
+    wire.dhcp.pool.rest(mac(STRANGER), first.yiaddr, wire.now);
+    let second = wire.discover(STRANGER, ROM).unwrap();
+    assert_ne!(first.yiaddr, second.yiaddr);
+    assert_eq!(second.seen, Some(Event::Seen { arch: Arch::Bios, ip: second.yiaddr }));
+}
+
+#[test]
 fn a_flood_of_macs_writes_five_lines_a_second() {
     let mut wire = Wire::new();
     let flood = |wire: &mut Wire, from: u8| {
