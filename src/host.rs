@@ -96,6 +96,11 @@ pub fn last_words(said: &[u8]) -> String {
     last.unwrap_or("it said nothing").trim().to_owned()
 }
 
+/// The address of a card that is switched on.
+pub fn running_card(name: &IfName) -> Option<Mac> {
+    interfaces().ok()?.into_iter().find(|one| one.name == *name && one.is_up)?.mac
+}
+
 /// Lists the interfaces of this machine but the loopback one.
 pub fn interfaces() -> std::io::Result<Vec<Interface>> {
     let routes = std::fs::read_to_string("/proc/self/net/route")?;

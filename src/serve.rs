@@ -4,6 +4,7 @@
 
 pub mod dhcp;
 pub mod http;
+pub mod others;
 pub mod room;
 pub mod sendfile;
 pub mod syslog;
@@ -56,6 +57,8 @@ pub struct Shared {
     journal: Mutex<Journal>,
     /// Loaders, in memory.
     pub loaders: BTreeMap<Loader, Bytes>,
+    /// Other DHCP servers on our wire.
+    others: others::Others,
     /// True once, when it is time to go.
     pub stop: Sender<bool>,
 }
@@ -109,6 +112,10 @@ impl Shared {
 
     /// Asks the core about a DHCP datagram.
     fn handle_dhcp(self: &Arc<Self>, datagram: Datagram<'_>) -> Option<Answer> {
+        if self.others.are_there() {
+            tracing::debug!(from = %datagram.from, "no DHCP answer: another server is there");
+            return None;
+        }
         match self.master().handle_dhcp(datagram, now_ms()) {
             Err(Ignored::Malformed(why)) => {
                 tracing::debug!(from = %datagram.from, %why, "malformed DHCP datagram dropped");
@@ -120,6 +127,9 @@ impl Shared {
                 | Ignored::PoolFull(_)),
             ) => {
                 tracing::warn!(%why, "no DHCP answer");
+                if matches!(why, Ignored::OtherServer { .. }) {
+                    self.others.look_now();
+                }
                 None
             }
             Err(why) => {
@@ -332,7 +342,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let master = Master::new(Arc::new(site), secrets);
     let (stop, _) = tokio::sync::watch::channel(false);
     let (master, journal) = (Mutex::new(master), Mutex::new(journal));
-    let shared = Arc::new(Shared { master, journal, loaders, stop });
+    let others = others::Others::default();
+    let shared = Arc::new(Shared { master, journal, loaders, others, stop });
     shared.catch_up()?;
 
     let dhcp = dhcp::DhcpSocket::bind(&network.interface, network.address)?;
@@ -341,6 +352,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let logs = syslog::bind(&network.interface, network.address)?;
     // From here on a signal ends us well, whoever was quick to send it.
     let signal = signals()?;
+    // What arrives meanwhile waits in the sockets.
+    shared.others.glance(&network).await;
     let mut tasks = tokio::task::JoinSet::new();
     let files = shared.loaders.clone();
     let core = Arc::clone(&shared);
@@ -354,9 +367,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         tasks.spawn(syslog::run(log, settings.state.join("logs"), Arc::clone(&shared)));
     }
     tasks.spawn(watch::run(settings.config.clone(), version, Arc::clone(&shared)));
+    tasks.spawn(others::run(network.clone(), Arc::clone(&shared)));
 
     let nodes = shared.site().cluster.nodes().len();
-    tracing::info!(interface = %network.interface, address = %network.address, nodes, "serving DHCP, TFTP and HTTP");
+    let what = if shared.others.are_there() { "TFTP and HTTP" } else { "DHCP, TFTP and HTTP" };
+    tracing::info!(interface = %network.interface, address = %network.address, nodes, "serving {what}");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "no service manager told");
     }

@@ -16,9 +16,9 @@ use crate::name::IfName;
 use crate::sys::packet::Frames;
 
 /// How long silence is listened to.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 /// How often an address is asked for.
-const TRIES: usize = 3;
+const TRIES: u32 = 3;
 /// Bridges say hello every 2 seconds.
 const HELLO: Duration = Duration::from_millis(2500);
 /// How long one frame is waited for.
@@ -195,32 +195,46 @@ pub fn clock_kept() -> Option<bool> {
 }
 
 /// Other servers that offer an address on the private wire. Ours does not answer: it knows no such
-/// machine, and nothing there boots.
-pub fn offers(interface: &IfName, mac: Mac, own: Ipv4Addr) -> io::Result<Vec<Ipv4Addr>> {
+/// machine, and nothing there boots. Asked three times, one `patience` apart; heard for four, or for one after the first
+/// answer. Servers try an address for up to three seconds before they offer it.
+#[expect(clippy::disallowed_methods, reason = "a shell: it listens for so long")]
+pub fn offers(
+    interface: &IfName,
+    mac: Mac,
+    own: Ipv4Addr,
+    patience: Duration,
+) -> io::Result<Vec<Ipv4Addr>> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind_device(Some(interface.as_str().as_bytes()))?;
     socket.set_reuse_address(true)?;
     socket.set_broadcast(true)?;
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68).into())?;
     let socket = UdpSocket::from(socket);
-    socket.set_read_timeout(Some(PATIENCE))?;
     let xid = std::process::id();
     let mut found = BTreeSet::new();
     let mut buffer = [0; 1500];
-    // Servers ping an address for up to three seconds before they offer it. Whatever comes, it is
-    // not listened to for ever.
-    for turn in 0..64 {
-        if turn < TRIES {
+    let begun = Instant::now();
+    let mut end = patience * (TRIES + 1);
+    let mut asked = 0;
+    while begun.elapsed() < end {
+        if asked < TRIES && begun.elapsed() >= patience * asked {
             socket.send_to(&discover(xid, mac), (Ipv4Addr::BROADCAST, 67))?;
+            asked += 1;
         }
+        let next = if asked < TRIES { patience * asked } else { end };
+        // Nothing at all would mean for ever.
+        let wait = next.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
+        socket.set_read_timeout(Some(wait))?;
         let len = match socket.recv_from(&mut buffer) {
             Ok((len, _)) => len,
-            Err(_) if turn < TRIES => continue,
-            Err(_) => break,
+            Err(error) if is_silence(&error) => continue,
+            Err(error) => return Err(error),
         };
-        found.extend(
-            buffer.get(..len).and_then(|bytes| offered(bytes, xid)).filter(|server| *server != own),
-        );
+        let server = buffer.get(..len).and_then(|bytes| offered(bytes, xid));
+        if let Some(server) = server.filter(|server| *server != own) {
+            found.insert(server);
+            end = end.min(begun.elapsed() + patience);
+        }
     }
     Ok(found.into_iter().collect())
 }

@@ -153,14 +153,13 @@ fn config(error: &anyhow::Error) -> Vec<Finding> {
 
 /// The private card, when it is on.
 fn card(cluster: &Cluster) -> Option<Mac> {
-    let name = &cluster.network().interface;
-    host::interfaces().ok()?.into_iter().find(|one| one.name == *name && one.is_up)?.mac
+    host::running_card(&cluster.network().interface)
 }
 
 // Where it cannot be asked there is another finding: no interface, link down.
 fn offers(cluster: &Cluster) -> Vec<Ipv4Addr> {
     let network = cluster.network();
-    let ask = |mac| signs::offers(&network.interface, mac, network.address).ok();
+    let ask = |mac| signs::offers(&network.interface, mac, network.address, signs::PATIENCE).ok();
     card(cluster).and_then(ask).unwrap_or_default()
 }
 

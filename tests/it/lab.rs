@@ -230,6 +230,13 @@ impl Lab {
         self.serve_with(&["--log", "debug"])
     }
 
+    /// The same, and it has looked for other DHCP servers, briefly and thoroughly: the port of that is closed.
+    pub(crate) fn serve_alone(&self) -> Process {
+        let server = self.serve();
+        server.wait_for_times("no other DHCP server answers", 2);
+        server
+    }
+
     /// The same with these words behind `serve`.
     pub(crate) fn serve_with(&self, words: &[&str]) -> Process {
         let words = [&["serve"], words].concat();
@@ -248,6 +255,22 @@ impl Lab {
         let times = server.text().matches("to=\"waiting\"").count();
         self.rekindle(&["node", "reinstall", "worker1"]);
         server.wait_for_times("to=\"waiting\"", times + 1);
+    }
+
+    /// `busybox udhcpd` at the switch.
+    pub(crate) fn other_dhcp_server(&self) -> (Namespace, Process) {
+        let at = self.client_at((STRANGER, "192.168.10.250"));
+        let (conf, leases) = (self.path("udhcpd.conf"), self.path("udhcpd.leases"));
+        std::fs::write(&leases, "").expect("leases");
+        let text = format!(
+            "start 192.168.10.240\nend 192.168.10.245\ninterface eth0\nlease_file {}\npidfile {}\n",
+            leases.display(),
+            self.path("udhcpd.pid").display()
+        );
+        std::fs::write(&conf, text).expect("conf");
+        let server = Process::start(at.command("busybox").args(["udhcpd", "-f"]).arg(&conf));
+        server.wait_for("started");
+        (at, server)
     }
 
     /// `busybox udhcpc WORDS` on a card, in the foreground.

@@ -10,7 +10,7 @@ use rekindle::journal::Journal;
 use rekindle::stage::{Event, Plan, Report};
 
 use crate::lab::process::{Process, run};
-use crate::lab::{Lab, NODE1, STRANGER, lab};
+use crate::lab::{Lab, NODE1, lab};
 
 /// What the doctor finds, by name. Only those that are asked for ask the wire, which takes time.
 fn found(lab: &Lab, words: &[&str]) -> Vec<String> {
@@ -281,23 +281,8 @@ fn on_the_wire(works: &mut Works) {
         |it| it.lab.switch_port("m", "down"),
         |it| it.lab.switch_port("m", "up"),
     );
-    let rogue = works.lab.client_at((STRANGER, "192.168.10.250"));
-    let conf = works.lab.path("udhcpd.conf");
-    let leases = works.lab.path("udhcpd.leases");
-    std::fs::write(&leases, "").expect("leases");
-    let text = format!(
-        "start 192.168.10.240\nend 192.168.10.245\ninterface eth0\nlease_file {}\npidfile {}\n",
-        leases.display(),
-        works.lab.path("udhcpd.pid").display()
-    );
-    std::fs::write(&conf, text).expect("conf");
-    let server = Process::start(rogue.command("busybox").args(["udhcpd", "-f"]).arg(&conf));
-    works.fault(
-        "rogue-dhcp",
-        &[],
-        |_| server.wait_for("started").truncate(0),
-        |_| server.signal("KILL"),
-    );
+    let (_rogue, server) = works.lab.other_dhcp_server();
+    works.fault("rogue-dhcp", &[], |_| {}, |_| server.signal("KILL"));
 
     let twin = works.lab.client_at(("52:54:00:aa:bb:78", "192.168.10.1"));
     works.fault("address-twice", &[], |_| {}, |_| twin.ip("addr flush dev eth0"));

@@ -248,7 +248,7 @@ fn only_nodes_are_listened_to() {
 #[test]
 fn without_file_descriptors_it_waits_until_there_are_some() {
     let lab = lab!();
-    let server = lab.serve();
+    let server = lab.serve_alone();
     // What it has open now, and a few more: fewer than there will be connections.
     let pid = server.pid().to_string();
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count();

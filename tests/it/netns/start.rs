@@ -1,8 +1,10 @@
 //! Starting: where it must not serve it does not, and says why in one line.
 
+use std::net::SocketAddrV4;
 use std::process::Command;
 
 use crate::lab::process::{Process, run};
+use crate::lab::wire::{Frame, Sniffer};
 use crate::lab::{Lab, MASTER, NODE1, NODE2, STRANGER, curl, lab, refusal, stop};
 
 /// The server does not start and says so in a line with all of `words`.
@@ -88,6 +90,38 @@ fn another_dhcp_server_on_the_machine_is_named() {
     udhcpd.wait_for("started");
     let owner = format!("taken by busybox (pid {})", udhcpd.pid());
     check_refused(&lab, &["UDP port 67", &owner]);
+}
+
+#[test]
+fn beside_another_server_on_the_wire_ours_is_silent_until_that_one_is_gone() {
+    let lab = lab!();
+    let (_at, other) = lab.other_dhcp_server();
+    let server = Process::start(&mut lab.command(&["serve"]));
+    server.wait_for("another DHCP server answers on eth1: 192.168.10.250");
+    let wire = Sniffer::on(&lab.master);
+    let client = lab.client(NODE1.0);
+    let udhcpc = lab.udhcpc(&client, &["-q"]);
+    udhcpc.wait_for("GOT ip=192.168.10.24");
+    let is_ours =
+        |frame: &Frame| frame.src == SocketAddrV4::new(MASTER.parse().expect("address"), 67);
+    assert!(!wire.frames().iter().any(is_ours), "an answer of ours");
+
+    other.signal("KILL");
+    server.wait_for("is gone: serving DHCP again");
+    lab.udhcpc(&client, &["-q"]).wait_for("GOT ip=192.168.10.10");
+}
+
+#[test]
+fn another_server_that_comes_later_is_noticed_when_somebody_takes_its_offer() {
+    let lab = lab!();
+    let server = lab.serve();
+    let (_at, other) = lab.other_dhcp_server();
+    // Not of the cluster: ours says nothing to it, the other one does.
+    let client = lab.client("52:54:00:aa:bb:79");
+    lab.udhcpc(&client, &["-q"]).wait_for("GOT ip=192.168.10.24");
+    server.wait_for("another DHCP server answers on eth1: 192.168.10.250");
+    other.signal("KILL");
+    server.wait_for("is gone: serving DHCP again");
 }
 
 #[test]

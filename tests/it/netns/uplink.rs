@@ -105,7 +105,7 @@ fn nobody_out_there_is_answered() {
 #[test]
 fn the_server_listens_on_the_private_address_only_and_not_by_ipv6() {
     let lab = lab!();
-    let server = lab.serve();
+    let server = lab.serve_alone();
     let listed = run(lab.master.command("ss").args(["-lntuwH"])).ok();
     let listed = String::from_utf8(listed).expect("text");
     let mut listens: Vec<_> = listed
