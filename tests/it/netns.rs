@@ -12,6 +12,7 @@ mod serving;
 mod setup;
 mod slurm;
 mod start;
+mod storm;
 mod tftp;
 mod torque;
 mod uplink;

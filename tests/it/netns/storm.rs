@@ -1,0 +1,90 @@
+//! A room that is switched on at once. Of 250 machines a usual server's socket holds the questions of half, and the others
+//! ask again seconds later.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, UdpSocket};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::lab::process::DEADLINE;
+use crate::lab::wire::discover;
+use crate::lab::{Lab, MASTER, STRANGER, lab};
+
+/// More than anybody has.
+const NODES: u16 = 1000;
+
+fn mac(number: u16) -> [u8; 6] {
+    let [high, low] = number.to_be_bytes();
+    [0x52, 0x54, 0, 0xaa, high, low]
+}
+
+fn node_ip(number: u16) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(192, 168, 0, 1)) + u32::from(number))
+}
+
+/// A cluster of so many nodes, on a private network that has room for them.
+fn widen(lab: &Lab) {
+    lab.master.ip(&format!("addr del {MASTER}/24 dev eth1"));
+    lab.master.ip(&format!("addr add {MASTER}/20 dev eth1"));
+    let text = lab.config();
+    let (head, _) = text.split_once("\n[[node]]").expect("nodes");
+    let head = head.replace(&format!("{MASTER}/24"), &format!("{MASTER}/20"));
+    let mut text = head.replace("192.168.10.10-192.168.10.99", "192.168.0.1-192.168.9.254");
+    for number in 0..NODES {
+        let [a, b, c, d, e, f] = mac(number);
+        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        text.push_str(&format!(
+            "\n[[node]]\nname = \"n{number}\"\nmac = \"{mac}\"\nip = \"{}\"\n",
+            node_ip(number)
+        ));
+    }
+    lab.write_config(text);
+}
+
+/// A socket that hears every answer, however many come at once.
+fn client_socket() -> UdpSocket {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).expect("socket");
+    socket.bind_device(Some(b"eth0")).expect("card");
+    socket.set_broadcast(true).expect("broadcast");
+    setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).expect("buffer");
+    let any = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68);
+    socket.bind(&any.into()).expect("port");
+    socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
+    socket.into()
+}
+
+/// All ask, none asks again: who is offered the address that is its own.
+fn answered(socket: &UdpSocket, count: u16) -> BTreeSet<u16> {
+    for number in 0..count {
+        let sent = socket.send_to(&discover(mac(number)), (Ipv4Addr::BROADCAST, 67));
+        sent.expect("sent");
+    }
+    let mut answered = BTreeSet::new();
+    let mut buffer = [0; 1500];
+    while answered.len() < usize::from(count) {
+        // Silence until the deadline: somebody was left out.
+        let Ok(len) = socket.recv(&mut buffer) else { break };
+        let offer = &buffer[..len];
+        let number = u16::from_be_bytes([offer[32], offer[33]]);
+        assert_eq!(offer[28..32], mac(number)[..4]);
+        assert_eq!(offer[16..20], node_ip(number).octets());
+        answered.insert(number);
+    }
+    answered
+}
+
+#[test]
+fn of_so_many_machines_at_once_each_is_answered_the_first_time() {
+    let lab = lab!();
+    widen(&lab);
+    let _server = lab.serve_alone();
+    let client = lab.client(STRANGER);
+    client.enter(|| {
+        let socket = client_socket();
+        for count in [32, 250, NODES] {
+            let answered = answered(&socket, count);
+            assert_eq!(answered.len(), usize::from(count), "of {count}");
+        }
+    });
+}
