@@ -10,15 +10,19 @@ use bytes::Bytes;
 use super::options::Agreed;
 use super::packet::{self, Packet};
 
-/// First wait on a local network; it doubles up to [`RTO_MAX`].
+/// First wait on a local network, before anything is known of the way; it doubles up to [`RTO_MAX`].
 const RTO_FIRST: Duration = Duration::from_millis(500);
 const RTO_MAX: Duration = Duration::from_secs(4);
+/// Shortest wait for a client that answers at once: a polling ROM takes its time now and then.
+const RTO_MIN: Duration = Duration::from_millis(50);
 /// Longest wait a client can ask for: its place is needed by others.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
-/// Waits in a row without progress before the client counts as gone: about half a minute.
+/// A client counts as gone after so many waits in a row without progress that took so long.
 const TRIES_MAX: u32 = 8;
-/// Some ROMs never acknowledge the last block: so many resends of it, and they have it.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Some ROMs never acknowledge the last block: so many resends of it in no less than this time, and they have it.
 const LAST_TRIES: u32 = 3;
+const LAST_SILENCE: Duration = Duration::from_secs(2);
 
 /// The sending side of one download. Invariant: `base <= next <= sent <= last + 1`.
 #[derive(Debug)]
@@ -31,8 +35,33 @@ pub struct Transfer {
     last: usize, // Final block. Content that fills its blocks exactly is followed by an empty one.
     tries: u32,
     acked: bool,
+    way: Option<Way>,   // Of a client that has answered.
+    progress: Duration, // When the client last got on.
+    flight: Duration,   // When the blocks from `base` on left, the last time.
+    hurried: bool,      // A duplicate ACK has made them leave again already.
     deadline: Duration,
     outcome: Option<Outcome>,
+}
+
+/// How long it takes to the client and back (RFC 6298 section 2).
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    smoothed: Duration,
+    varies: Duration,
+}
+
+impl Way {
+    fn measured(known: Option<Self>, took: Duration) -> Self {
+        let Some(Self { smoothed, varies }) = known else {
+            return Self { smoothed: took, varies: took / 2 };
+        };
+        let varies = varies * 3 / 4 + smoothed.abs_diff(took) / 4;
+        Self { smoothed: smoothed * 7 / 8 + took / 8, varies }
+    }
+
+    fn rto(self) -> Duration {
+        (self.smoothed + self.varies * 4).clamp(RTO_MIN, RTO_MAX)
+    }
 }
 
 /// How a transfer ended.
@@ -68,6 +97,10 @@ impl Transfer {
             last,
             tries,
             acked,
+            way: None,
+            progress: now,
+            flight: now,
+            hurried: false,
             deadline: now,
             outcome,
         };
@@ -93,9 +126,10 @@ impl Transfer {
             return;
         }
         self.tries += 1;
-        if self.tries > LAST_TRIES && self.lacks_last_ack() {
+        let silence = now.saturating_sub(self.progress);
+        if self.tries > LAST_TRIES && silence >= LAST_SILENCE && self.lacks_last_ack() {
             self.end(Outcome::Delivered);
-        } else if self.tries >= TRIES_MAX {
+        } else if self.tries >= TRIES_MAX && silence >= SILENCE_MAX {
             self.end(Outcome::Abandoned);
         } else {
             self.rewind(now);
@@ -168,15 +202,36 @@ impl Transfer {
     fn handle_ack(&mut self, block: u16, now: Duration) {
         let ahead = usize::from(block.wrapping_sub(wire_number(self.base)));
         if ahead >= self.sent - self.base {
+            if block == wire_number(self.base).wrapping_sub(1) {
+                self.hurry(now);
+            }
             return;
+        }
+        // Of what left twice nobody knows which one is answered (Karn's algorithm, RFC 6298 section 3).
+        if self.tries == 0 && !self.hurried {
+            self.way = Some(Way::measured(self.way, now.saturating_sub(self.flight)));
         }
         self.base += ahead + 1;
         self.acked = true;
         self.tries = 0;
+        self.hurried = false;
+        self.progress = now;
         // A short ACK means that the rest of the window was lost: go back (RFC 7440 section 4).
         self.rewind(now);
         if self.base > self.last {
             self.end(Outcome::Delivered);
+        }
+    }
+
+    /// In a window the same ACK again says that its first block was lost and a later one came. That is believed once a
+    /// window, and not so soon that it may be the ACK of the window before, doubled on its way.
+    fn hurry(&mut self, now: Duration) {
+        let Some(way) = self.way.filter(|_| self.agreed.windowsize > 1 && !self.hurried) else {
+            return;
+        };
+        if self.tries == 0 && now.saturating_sub(self.flight) >= way.smoothed / 2 {
+            self.hurried = true;
+            self.rewind(now);
         }
     }
 
@@ -186,13 +241,17 @@ impl Transfer {
 
     fn rewind(&mut self, now: Duration) {
         self.next = self.base;
+        self.flight = now;
         self.deadline = now + self.wait();
     }
 
     fn wait(&self) -> Duration {
         match self.agreed.timeout {
             Some(timeout) => timeout.min(TIMEOUT_MAX),
-            None => RTO_FIRST.saturating_mul(1 << self.tries.min(16)).min(RTO_MAX),
+            None => {
+                let first = self.way.map_or(RTO_FIRST, Way::rto);
+                first.saturating_mul(1 << self.tries.min(16)).min(RTO_MAX)
+            }
         }
     }
 }

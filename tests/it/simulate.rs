@@ -381,7 +381,8 @@ impl World {
         }
         match self.tftp.poll_timeout(id) {
             Some(due) => {
-                let due = u64::try_from(due.as_millis()).expect("a time");
+                // Not a moment too early.
+                let due = u64::try_from(due.as_nanos().div_ceil(1_000_000)).expect("a time");
                 self.at(due, What::TransferTimer(Tid { life: self.life, id }));
             }
             None => {

@@ -139,6 +139,74 @@ fn progress_makes_the_wait_short_again() {
 }
 
 #[test]
+fn the_wait_is_as_long_as_the_way() {
+    let wait_after = |way_ms: u64| {
+        let mut transfer = transfer(20_000, &[]);
+        let mut now = START;
+        for block in 1..=20 {
+            sent(&mut transfer);
+            now += Duration::from_millis(way_ms);
+            transfer.handle_packet(&ack(block), now);
+        }
+        (transfer.poll_timeout().unwrap() - now).as_millis()
+    };
+    assert_eq!(wait_after(1), 50);
+    assert!((200..=260).contains(&wait_after(200)), "{}", wait_after(200));
+    assert_eq!(wait_after(9000), 4000);
+}
+
+#[test]
+fn what_was_sent_twice_measures_nothing() {
+    let mut transfer = transfer(5000, &[]);
+    sent(&mut transfer);
+    let deadline = transfer.poll_timeout().unwrap();
+    transfer.handle_timeout(deadline);
+    sent(&mut transfer);
+    transfer.handle_packet(&ack(1), deadline + Duration::from_millis(1));
+    assert!(transfer.way.is_none());
+}
+
+#[test]
+fn in_a_window_the_same_ack_again_is_believed_once() {
+    let mut transfer = transfer(20_000, &[("windowsize", "4")]);
+    let mut now = START;
+    sent(&mut transfer);
+    for block in [0, 4] {
+        now += Duration::from_millis(10);
+        transfer.handle_packet(&ack(block), now);
+        sent(&mut transfer);
+    }
+    // Doubled on its way: it comes with its twin.
+    transfer.handle_packet(&ack(4), now + Duration::from_millis(1));
+    assert!(sent(&mut transfer).is_empty());
+    // Block 5 was lost, 6 came.
+    now += Duration::from_millis(10);
+    transfer.handle_packet(&ack(4), now);
+    assert_eq!(sent(&mut transfer), [5, 6, 7, 8]);
+    transfer.handle_packet(&ack(4), now + Duration::from_millis(10));
+    assert!(sent(&mut transfer).is_empty(), "once");
+    transfer.handle_packet(&ack(8), now + Duration::from_millis(20));
+    assert_eq!(sent(&mut transfer), [9, 10, 11, 12]);
+}
+
+#[test]
+fn a_quick_client_that_falls_silent_is_waited_for_as_long_as_any_other() {
+    let mut transfer = transfer(5000, &[]);
+    sent(&mut transfer);
+    let silent_since = START + Duration::from_millis(1);
+    transfer.handle_packet(&ack(1), silent_since);
+    let mut now = silent_since;
+    while let Some(deadline) = transfer.poll_timeout() {
+        sent(&mut transfer);
+        now = deadline;
+        transfer.handle_timeout(now);
+    }
+    assert_eq!(transfer.outcome(), Some(Outcome::Abandoned));
+    let waited = now - silent_since;
+    assert!(waited >= SILENCE_MAX && waited <= SILENCE_MAX + RTO_MAX, "{waited:?}");
+}
+
+#[test]
 fn an_ack_that_comes_after_the_rewind_still_counts() {
     let mut transfer = transfer(5000, &[]);
     sent(&mut transfer);
@@ -160,14 +228,19 @@ fn a_last_block_that_is_never_acknowledged_counts_as_delivered() {
     let mut transfer = transfer(600, &[]);
     sent(&mut transfer);
     transfer.handle_packet(&ack(1), START);
-    for _ in 0..3 {
+    let (mut now, mut copies) = (START, 0);
+    while let Some(deadline) = transfer.poll_timeout() {
         assert_eq!(sent(&mut transfer), [2]);
-        transfer.handle_timeout(transfer.poll_timeout().unwrap());
-        assert_eq!(transfer.outcome(), None);
+        copies += 1;
+        now = deadline;
+        transfer.handle_timeout(now);
     }
-    assert_eq!(sent(&mut transfer), [2]);
-    transfer.handle_timeout(transfer.poll_timeout().unwrap());
     assert_eq!(transfer.outcome(), Some(Outcome::Delivered));
+    let waited = now - START;
+    assert!(
+        copies > LAST_TRIES && waited >= LAST_SILENCE && waited < RTO_MAX * 2,
+        "{copies} {waited:?}"
+    );
 }
 
 #[test]
