@@ -184,7 +184,9 @@ impl Dhcp {
             Service::BootServer => exchange.boot_server_reply()?,
         };
         let mut answer = exchange.answer(&reply)?;
-        if node.is_none() && matches!(answer.kind, Kind::Offer | Kind::Ack) {
+        // A boot server's answer gives no address, and says nothing of the one that the machine has.
+        let is_lent = !answer.yiaddr.is_unspecified();
+        if node.is_none() && is_lent && matches!(answer.kind, Kind::Offer | Kind::Ack) {
             answer.seen = self.sightings.saw(state, request, answer.yiaddr, now);
         }
         Ok(answer)
