@@ -132,7 +132,7 @@ impl Record {
 
     /// What signs the cluster's own packages: only root reads it.
     pub fn key(&self) -> Key {
-        Key::new(self.dir.join("gnupg"))
+        Key::in_record(&self.dir)
     }
 
     fn undo_file(&self) -> PathBuf {

@@ -308,6 +308,16 @@ impl Release {
     /// Every generation, oldest first.
     pub const ALL: [Self; 4] = [Self::El7, Self::El8, Self::El9, Self::El10];
 
+    /// As its packages are numbered.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::El7 => 7,
+            Self::El8 => 8,
+            Self::El9 => 9,
+            Self::El10 => 10,
+        }
+    }
+
     /// The least CPU the vendors build it for.
     pub fn cpu_floor(self) -> CpuLevel {
         match self {
@@ -329,12 +339,7 @@ impl Release {
 
 impl fmt::Display for Release {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::El7 => "el7",
-            Self::El8 => "el8",
-            Self::El9 => "el9",
-            Self::El10 => "el10",
-        })
+        write!(f, "el{}", self.number())
     }
 }
 

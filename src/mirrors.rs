@@ -78,6 +78,11 @@ fn parse(text: &str) -> Result<BTreeMap<String, Preset>, BadMirrors> {
 }
 
 impl Preset {
+    /// Whether all of these are keys of this source.
+    pub fn knows(&self, fingerprints: &[String]) -> bool {
+        fingerprints.iter().all(|found| self.fingerprints.contains(found))
+    }
+
     fn check(&mut self, name: &str) -> Result<(), BadMirrors> {
         if self.tree.is_none() && self.repo.is_none() {
             return Err(BadMirrors::Nothing(name.to_owned()));

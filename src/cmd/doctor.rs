@@ -10,7 +10,6 @@ use crate::apply::{Record, look, signs};
 use crate::cluster::{Cluster, Findings};
 use crate::doctor::{self, Broken, Finding, Passing, Signs, What};
 use crate::journal::{self, Journal};
-use crate::mac::Mac;
 use crate::media::{self, BadTree};
 use crate::setup::{self, Area, Paths, Wish};
 use crate::stage::{Stage, State};
@@ -151,22 +150,17 @@ fn config(error: &anyhow::Error) -> Vec<Finding> {
     }
 }
 
-/// The private card, when it is on.
-fn card(cluster: &Cluster) -> Option<Mac> {
-    host::running_card(&cluster.network().interface)
-}
-
 // Where it cannot be asked there is another finding: no interface, link down.
 fn offers(cluster: &Cluster) -> Vec<Ipv4Addr> {
     let network = cluster.network();
     let ask = |mac| signs::offers(&network.interface, mac, network.address, signs::PATIENCE).ok();
-    card(cluster).and_then(ask).unwrap_or_default()
+    host::running_card(&network.interface).and_then(ask).unwrap_or_default()
 }
 
 fn passing(cluster: &Cluster) -> Passing {
     let network = cluster.network();
     let look = |mac| signs::passing(&network.interface, mac, network.address).ok();
-    card(cluster).and_then(look).unwrap_or_default()
+    host::running_card(&network.interface).and_then(look).unwrap_or_default()
 }
 
 fn ready(cluster: &Cluster, state: &State) -> Vec<Ipv4Addr> {

@@ -64,30 +64,22 @@ pub(super) struct Add {
 impl Repository {
     pub(super) fn run(self, files: &Files) -> anyhow::Result<()> {
         let cluster = files.cluster()?;
-        let (which, work): (Which, Work) = match self {
-            Self::Add(Add { items, from, which }) => (which, Work::Add(items, from)),
-            Self::Rm { names, which } => (which, Work::Remove(names.into_iter().collect())),
-            Self::List(which) => (which, Work::List),
-            Self::Sync(which) => (which, Work::Sync),
+        let which = match &self {
+            Self::Add(Add { which, .. })
+            | Self::Rm { which, .. }
+            | Self::List(which)
+            | Self::Sync(which) => which,
         };
         let (name, os, dir) = chosen(&cluster, which.os.as_ref())?;
-        let key = Key::new(setup::record_dir(&files.state).join("gnupg"));
+        let key = Key::in_record(&setup::record_dir(&files.state));
         let place = Place { name, os, repo: Repo { dir }, key, as_json: which.json };
-        match work {
-            Work::Add(items, from) => place.add(files, items, from),
-            Work::Remove(names) => place.remove(names),
-            Work::List => list(&place.repo.packages()?, place.as_json),
-            Work::Sync => place.sync(files),
+        match self {
+            Self::Add(Add { items, from, .. }) => place.add(files, items, from),
+            Self::Rm { names, .. } => place.remove(names.into_iter().collect()),
+            Self::List(_) => list(&place.repo.packages()?, place.as_json),
+            Self::Sync(_) => place.sync(files),
         }
     }
-}
-
-/// What is to be done.
-enum Work {
-    Add(Vec<String>, Vec<String>),
-    Remove(BTreeSet<String>),
-    List,
-    Sync,
 }
 
 /// The os that is meant, and the folder of its repository.
@@ -189,7 +181,7 @@ impl Place<'_> {
     fn preset<'p>(&self, known: &'p BTreeMap<String, Preset>, name: &str) -> Option<&'p Preset> {
         let found = known.get(name).or_else(|| {
             let tree = media::load_tree(self.name, self.os).ok()?;
-            known.get(&format!("{name}{}", tree.release.to_string().trim_start_matches("el")))
+            known.get(&format!("{name}{}", tree.release.number()))
         });
         found.filter(|preset| preset.repo.is_some())
     }

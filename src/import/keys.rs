@@ -18,8 +18,7 @@ pub fn fetch(preset: &Preset, to: &Path, pace: Pace) -> Result<Vec<PathBuf>, Imp
 /// Takes away a tree's own keys that the preset does not know: those of a vendor's tests, for one.
 pub(super) fn only_known(preset: &Preset, tree: &Path) -> Result<(), ImportError> {
     for file in media::keys_in(tree) {
-        let found = fingerprints(&file)?;
-        if !found.iter().all(|found| preset.fingerprints.contains(found)) {
+        if !preset.knows(&fingerprints(&file)?) {
             remove(&file)?;
         }
     }
@@ -35,8 +34,7 @@ fn one(preset: &Preset, url: &str, to: &Path, pace: Pace) -> Result<PathBuf, Imp
     remove(&file)?;
     url::file(url, &file, pace)?;
     let found = fingerprints(&file)?;
-    let is_known = |found: &String| preset.fingerprints.contains(found);
-    if found.is_empty() || !found.iter().all(is_known) {
+    if found.is_empty() || !preset.knows(&found) {
         remove(&file)?;
         return Err(ImportError::WrongKey {
             url: url.to_owned(),

@@ -27,7 +27,7 @@ pub fn resolve(
     to: &Path,
 ) -> Result<Vec<PathBuf>, RepoError> {
     let platform = tree.release.to_string();
-    let release = platform.trim_start_matches("el");
+    let release = tree.release.number();
     let path = |name: &str| to.join(name).display().to_string();
     let mut dnf = Command::new("dnf");
     // That plugin would keep what is fetched in a repository of this machine's.

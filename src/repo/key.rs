@@ -24,6 +24,11 @@ impl Key {
         Self { home }
     }
 
+    /// The cluster's, in the folder of what root did: the daemon does not read there.
+    pub fn in_record(dir: &Path) -> Self {
+        Self::new(dir.join("gnupg"))
+    }
+
     fn gpg(&self) -> Command {
         let mut gpg = Command::new("gpg");
         gpg.arg("--homedir").arg(&self.home);
