@@ -328,7 +328,8 @@ impl Master {
         };
         let text =
             kickstart::render(&order).map_err(|error| Refused::Unavailable(error.to_string()))?;
-        let first = self.stage(grant.mac) == Stage::Script;
+        let arm = progress.and_then(|progress| progress.arm);
+        let first = arm.is_none_or(|arm| !arm.is_released);
         let release = (grant.mac, Event::Released { arm: grant.arm });
         let records = if first { vec![release] } else { vec![] };
         Ok(Outcome { records, notes: vec![], reply: Reply::Text(text) })

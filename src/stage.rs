@@ -284,6 +284,15 @@ pub struct Arm {
     pub tries: u32,
     /// When the last install script was handed out, while its kickstart may still be asked for.
     pub window_ms: Option<TimestampMs>,
+    /// Whether the kickstart of that script was released: once released is a try, asked for again it is none.
+    pub is_released: bool,
+}
+
+impl Arm {
+    /// A permission that nothing was done with yet.
+    pub fn new(seq: u64) -> Self {
+        Self { seq, boots: 0, tries: 0, window_ms: None, is_released: false }
+    }
 }
 
 impl State {
@@ -370,7 +379,7 @@ impl Progress {
             Event::Armed => {
                 let disks = Disks { chosen: Disk::default(), ..std::mem::take(&mut self.disks) };
                 *self = Self { disks, ..Self::new(Stage::Waiting, at) };
-                self.arm = Some(Arm { seq, boots: 0, tries: 0, window_ms: None });
+                self.arm = Some(Arm::new(seq));
             }
             Event::Disarmed => {
                 self.arm = None;
@@ -405,6 +414,7 @@ impl Progress {
             Plan::Install => {
                 arm.boots += 1;
                 arm.window_ms = Some(at);
+                arm.is_released = false;
                 self.os = os.cloned();
                 self.packages = None;
                 self.enter(Stage::Script, at);
@@ -419,10 +429,12 @@ impl Progress {
         }
     }
 
-    /// Counts the first release of a boot as a try; the same boot may ask again.
+    /// Counts the first release of a boot as a try; the same boot may ask again. Not the stage tells whether it is the
+    /// first: that a loader was sent may be written down when its script has long been fetched, because many ROMs do not
+    /// acknowledge the last block.
     fn released(&mut self, seq: u64, at: TimestampMs) {
         let Some(arm) = self.arm.as_mut().filter(|arm| arm.seq == seq) else { return };
-        if self.stage == Stage::Script {
+        if !std::mem::replace(&mut arm.is_released, true) {
             arm.tries += 1;
         }
         self.enter(Stage::Kickstart, at);

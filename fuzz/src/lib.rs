@@ -226,7 +226,7 @@ pub fn cluster_file(bytes: &[u8]) {
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIjoQ/ehgmxQcNeHYr1GvvPmZg+bE8iPbVfAtPqNFHvz";
     let keys = PublicKeys { host_ca: key.to_owned(), master_root: key.to_owned() };
     let snippets = Snippets::default();
-    let arm = Arm { seq: 1, boots: 0, tries: 0, window_ms: None };
+    let arm = Arm::new(1);
     for node in cluster.nodes() {
         for release in Release::ALL {
             let (cluster, os, tree) = (&cluster, &node.os, &tree(release));

@@ -53,7 +53,7 @@ impl Render {
         let drive = disks.map_or(BiosDrive::FIRST, Disks::boots_from);
         let snippets = &site.snippets;
         let order = Order { cluster, node, os, tree, token: &token, keys, snippets, known_disk };
-        let arm = Arm { seq: 0, boots: 0, tries: 0, window_ms: None };
+        let arm = Arm::new(0);
         let install = Decision::Install { node, os, arm };
         let installer = Installer { tree, token: &token, delay_s: 0 };
         let wrong = |fault: &dyn std::fmt::Display| Wrong(fault.to_string());

@@ -35,6 +35,16 @@ fn check(events: &[Event], stage: Stage, tries: Option<u32>) {
     assert_eq!((progress.stage, progress.arm.map(|arm| arm.tries)), (stage, tries), "{events:?}");
 }
 
+// A ROM that does not acknowledge the last block of its loader: that it was sent is known seconds later.
+#[test]
+fn a_loader_that_is_written_down_late_makes_no_release_uncounted() {
+    let loader = Event::LoaderSent { loader: Loader::Undionly, bytes: 74_213 };
+    let events = [Event::Armed, SCRIPT, loader.clone(), RELEASED, RELEASED];
+    check(&events, Stage::Kickstart, Some(1));
+    let events = [Event::Armed, SCRIPT, RELEASED, loader, RELEASED, SCRIPT, RELEASED];
+    check(&events, Stage::Kickstart, Some(2));
+}
+
 #[test]
 fn an_installation_walks_through_its_stages_and_uses_its_arming_up() {
     let loader = Event::LoaderSent { loader: Loader::Undionly, bytes: 74_213 };

@@ -88,7 +88,7 @@ pub(crate) fn script(
 }
 
 pub(crate) fn install(node: &Node) -> Decision<'_> {
-    let arm = Arm { seq: 1, boots: 0, tries: 0, window_ms: None };
+    let arm = Arm::new(1);
     Decision::Install { node, os: &node.os, arm }
 }
 

@@ -24,7 +24,8 @@ use rekindle::media::Tree;
 use rekindle::site::Site;
 use rekindle::snippets::Snippets;
 use rekindle::stage::{Entry, Event, Report, Stage};
-use rekindle::tftp::{Server, Step, TransferId};
+use rekindle::tftp::transfer::Outcome;
+use rekindle::tftp::{Finished, Server, Step, TransferId};
 use rekindle::trust::{Secrets, store};
 
 use crate::sandbox::{KEY, TREEINFO};
@@ -360,7 +361,7 @@ impl World {
         match self.tftp.handle_request(bytes, from, Duration::from_millis(self.now)) {
             Step::Start { id, ended } => {
                 for id in ended {
-                    self.tftp.finish(id);
+                    self.finish(id);
                 }
                 self.drain(id);
             }
@@ -385,9 +386,18 @@ impl World {
                 let due = u64::try_from(due.as_nanos().div_ceil(1_000_000)).expect("a time");
                 self.at(due, What::TransferTimer(Tid { life: self.life, id }));
             }
-            None => {
-                self.tftp.finish(id);
-            }
+            None => self.finish(id),
+        }
+    }
+
+    /// Who was sent a loader is written down, as `serve` does.
+    fn finish(&mut self, id: TransferId) {
+        let Some(Finished { peer, loader, bytes, outcome }) = self.tftp.finish(id) else { return };
+        let node = self.site.cluster.node_by_ip(*peer.ip()).map(|node| node.mac);
+        if outcome == Outcome::Delivered
+            && let Some(mac) = node
+        {
+            self.write_down(vec![(mac, Event::LoaderSent { loader, bytes })]);
         }
     }
 
