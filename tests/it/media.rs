@@ -210,7 +210,7 @@ fn an_image_becomes_a_tree_without_being_mounted() {
     write_dvd(&shelf.path("dvd"), 7);
     let done = shelf.import(&words(&iso));
     assert_eq!(done.code, Some(2), "{}", done.text());
-    assert_eq!(done.err.lines().count(), 1, "{}", done.err);
+    assert_eq!(done.said().len(), 1, "{}", done.err);
     assert!(
         std::fs::read_to_string(shelf.tree().join(".treeinfo")).expect("tree").contains("9.6"),
         "the old one stays"
@@ -365,7 +365,7 @@ fn a_mirror_has_a_name_and_its_vendor_s_keys_are_pinned() {
         "{}",
         refused.err
     );
-    assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
+    assert_eq!(refused.said().len(), 1, "{}", refused.err);
 }
 
 #[test]

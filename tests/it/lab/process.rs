@@ -159,6 +159,12 @@ impl Done {
         String::from_utf8_lossy(&self.out).into_owned()
     }
 
+    /// The lines of stderr but those that say how far it is: how many they are depends on the machine.
+    pub(crate) fn said(&self) -> Vec<&str> {
+        let is_progress = |line: &str| line.ends_with(" s") || line.contains("iB/s");
+        self.err.lines().filter(|line| !is_progress(line)).collect()
+    }
+
     /// Asserts success; returns stdout.
     pub(crate) fn ok(self) -> Vec<u8> {
         assert_eq!(self.code, Some(0), "stdout: {}\nstderr: {}", self.text(), self.err);
