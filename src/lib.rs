@@ -36,6 +36,7 @@ pub mod setup;
 pub mod doctor;
 
 // Protocols, and the whole product as a pure core.
+pub mod arp;
 pub mod dhcp;
 pub mod http;
 pub mod tftp;

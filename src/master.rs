@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::boot::{self, Decision, Grant, Refusal, Release};
-use crate::dhcp::{Answer, Datagram, Dhcp, Ignored};
+use crate::dhcp::{Datagram, Dhcp, Ignored, InUse, Step};
 use crate::http::report::{self, StageName};
 use crate::http::{Endpoint, FilePath, Method, NoEndpoint, NodeEndpoint, Root, route};
 use crate::mac::Mac;
@@ -193,8 +193,18 @@ impl Master {
         &mut self,
         datagram: Datagram<'_>,
         now: TimestampMs,
-    ) -> Result<Answer, Ignored> {
+    ) -> Result<Step, Ignored> {
         self.dhcp.handle_packet(&self.site, &self.state, datagram, now)
+    }
+
+    /// Takes note of who answers at an address that is to be offered.
+    pub fn tried_address(
+        &mut self,
+        ip: Ipv4Addr,
+        user: Option<Mac>,
+        now: TimestampMs,
+    ) -> Result<(), InUse> {
+        self.dhcp.tried(ip, user, now)
     }
 
     /// Answers a request of the node plane.

@@ -9,13 +9,14 @@ pub mod room;
 pub mod sendfile;
 pub mod syslog;
 pub mod tftp;
+mod trials;
 pub mod udp;
 pub mod watch;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,8 +26,9 @@ use bytes::Bytes;
 use tokio::sync::watch::{Receiver, Sender};
 
 use crate::cluster::Cluster;
-use crate::dhcp::{Answer, Datagram, Ignored};
+use crate::dhcp::{Answer, Datagram, Ignored, Step};
 use crate::journal::{Journal, JournalError, now_ms};
+use crate::mac::Mac;
 use crate::machine::Loader;
 use crate::master::{Master, Outcome, Record, Request};
 use crate::media;
@@ -110,44 +112,6 @@ impl Shared {
         Arc::clone(self.master().site())
     }
 
-    /// Asks the core about a DHCP datagram.
-    fn handle_dhcp(self: &Arc<Self>, datagram: Datagram<'_>) -> Option<Answer> {
-        if self.others.are_there() {
-            tracing::debug!(from = %datagram.from, "no DHCP answer: another server is there");
-            return None;
-        }
-        match self.master().handle_dhcp(datagram, now_ms()) {
-            Err(Ignored::Malformed(why)) => {
-                tracing::debug!(from = %datagram.from, %why, "malformed DHCP datagram dropped");
-                None
-            }
-            Err(
-                why @ (Ignored::OtherServer { .. }
-                | Ignored::Declined { .. }
-                | Ignored::PoolFull(_)),
-            ) => {
-                tracing::warn!(%why, "no DHCP answer");
-                if matches!(why, Ignored::OtherServer { .. }) {
-                    self.others.look_now();
-                }
-                None
-            }
-            Err(why) => {
-                tracing::debug!(%why, "no DHCP answer");
-                None
-            }
-            Ok(answer) => {
-                let Answer { mac, kind, yiaddr, boot, .. } = &answer;
-                tracing::debug!(%mac, ?kind, %yiaddr, ?boot, "DHCP");
-                if let Some(event) = &answer.seen {
-                    tracing::info!(%mac, ip = %yiaddr, "an unknown machine asks to boot; `rekindle machines`");
-                    self.record_later(vec![(*mac, event.clone())]);
-                }
-                Some(answer)
-            }
-        }
-    }
-
     /// Takes note of a TFTP transfer that ended.
     fn finished(self: &Arc<Self>, finished: Finished) {
         let Finished { peer, loader, bytes, outcome } = finished;
@@ -213,6 +177,55 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+impl dhcp::Core for Arc<Shared> {
+    fn handle(&self, datagram: Datagram<'_>) -> Option<Step> {
+        if self.others.are_there() {
+            tracing::debug!(from = %datagram.from, "no DHCP answer: another server is there");
+            return None;
+        }
+        match self.master().handle_dhcp(datagram, now_ms()) {
+            Err(Ignored::Malformed(why)) => {
+                tracing::debug!(from = %datagram.from, %why, "malformed DHCP datagram dropped");
+                None
+            }
+            Err(
+                why @ (Ignored::OtherServer { .. }
+                | Ignored::Declined { .. }
+                | Ignored::PoolFull(_)),
+            ) => {
+                tracing::warn!(%why, "no DHCP answer");
+                if matches!(why, Ignored::OtherServer { .. }) {
+                    self.others.look_now();
+                }
+                None
+            }
+            Err(why) => {
+                tracing::debug!(%why, "no DHCP answer");
+                None
+            }
+            Ok(Step::Try(ip)) => {
+                tracing::debug!(from = %datagram.from, %ip, "is that address free?");
+                Some(Step::Try(ip))
+            }
+            Ok(Step::Answer(answer)) => {
+                let Answer { mac, kind, yiaddr, boot, .. } = &answer;
+                tracing::debug!(%mac, ?kind, %yiaddr, ?boot, "DHCP");
+                if let Some(event) = &answer.seen {
+                    tracing::info!(%mac, ip = %yiaddr, "an unknown machine asks to boot; `rekindle machines`");
+                    self.record_later(vec![(*mac, event.clone())]);
+                }
+                Some(Step::Answer(answer))
+            }
+        }
+    }
+
+    fn tried(&self, ip: Ipv4Addr, user: Option<Mac>) {
+        if let Err(in_use) = self.master().tried_address(ip, user, now_ms()) {
+            tracing::warn!("{in_use}");
+        }
     }
 }
 
@@ -356,8 +369,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     shared.others.glance(&network).await;
     let mut tasks = tokio::task::JoinSet::new();
     let files = shared.loaders.clone();
-    let core = Arc::clone(&shared);
-    let dhcp = dhcp::run(dhcp, move |datagram| core.handle_dhcp(datagram));
+    let dhcp = dhcp::run(dhcp, Arc::clone(&shared));
     tasks.spawn(until_stop(dhcp, Arc::clone(&shared), "DHCP"));
     let core = Arc::clone(&shared);
     let tftp = tftp::run(tftp, files, move |finished| core.finished(finished));

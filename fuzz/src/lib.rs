@@ -11,7 +11,7 @@ use dhcproto::{Decodable, Decoder, v4};
 use rekindle::boot::Decision;
 use rekindle::cluster::{Cluster, edit, import};
 use rekindle::dhcp::reply::Destination;
-use rekindle::dhcp::{Datagram, Dhcp, Service};
+use rekindle::dhcp::{self, Datagram, Dhcp, Service};
 use rekindle::http::range::{Part, part};
 use rekindle::http::{Endpoint, Method, NodeEndpoint, report, route};
 use rekindle::import::url::flatten;
@@ -116,7 +116,15 @@ pub fn dhcp(bytes: &[u8]) {
         };
         now += u64::from(how >> 3) * 37_000;
         let datagram = Datagram { bytes: packet, from: SocketAddrV4::new(ip, 68), service };
-        let Ok(answer) = dhcp.handle_packet(&site, &state, datagram, now) else { continue };
+        let mut step = dhcp.handle_packet(&site, &state, datagram, now);
+        if let Ok(dhcp::Step::Try(ip)) = step {
+            assert!(network.discovery.contains(ip));
+            // Now and then somebody is there.
+            let user = site.cluster.nodes().next().map(|node| node.mac).filter(|_| how & 8 != 0);
+            dhcp.tried(ip, user, now).unwrap_or_default();
+            step = dhcp.handle_packet(&site, &state, datagram, now);
+        }
+        let Ok(dhcp::Step::Answer(answer)) = step else { continue };
         let reply = v4::Message::decode(&mut Decoder::new(&answer.bytes)).expect("a reply is DHCP");
         assert!((300..=1472).contains(&answer.bytes.len()), "{} bytes", answer.bytes.len());
         assert_eq!(reply.opcode(), v4::Opcode::BootReply);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{output, pause};
+use crate::arp;
 use crate::doctor::{Listener, Passing, Wire};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -273,7 +274,7 @@ pub fn passing(card: &IfName, mac: Mac, own: Ipv4Addr) -> io::Result<Passing> {
     while begun.elapsed() < HELLO {
         // The first may be lost while a port wakes up.
         if begun.elapsed() >= QUIET * probes {
-            frames.send(&probe(mac, own))?;
+            frames.send(&arp::probe(mac, own))?;
             probes += 1;
         }
         let len = match frames.receive(&mut buffer) {
@@ -283,7 +284,8 @@ pub fn passing(card: &IfName, mac: Mac, own: Ipv4Addr) -> io::Result<Passing> {
         };
         let frame = buffer.get(..len).unwrap_or_default();
         found.spanning_tree |= is_bpdu(frame);
-        found.twin = found.twin.or_else(|| twin(frame, mac, own));
+        let twin = arp::sender(frame).filter(|(ip, card)| *ip == own && *card != mac);
+        found.twin = found.twin.or(twin.map(|(_, card)| card));
     }
     Ok(found)
 }
@@ -295,29 +297,9 @@ fn is_silence(error: &io::Error) -> bool {
     )
 }
 
-/// Who has this address? Asked by nobody, so that no neighbour notes it down.
-fn probe(mac: Mac, own: Ipv4Addr) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend(mac.octets());
-    frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
-    frame.extend(mac.octets());
-    frame.extend([0; 10]);
-    frame.extend(own.octets());
-    frame.resize(60, 0);
-    frame
-}
-
 /// A configuration message of a bridge (IEEE 802.1D: to its group address, LLC 42 42 03).
 fn is_bpdu(frame: &[u8]) -> bool {
     frame.get(..6) == Some(&BRIDGES) && frame.get(14..17) == Some(&[0x42, 0x42, 3])
-}
-
-/// Another card that uses our address: the sender of an ARP packet.
-fn twin(frame: &[u8], mac: Mac, own: Ipv4Addr) -> Option<Mac> {
-    let is_arp = frame.get(12..20) == Some(&[0x08, 0x06, 0, 1, 0x08, 0, 6, 4]);
-    let sender: [u8; 6] = frame.get(22..28).filter(|_| is_arp)?.try_into().ok()?;
-    let sender = Mac::from_wire(sender)?;
-    (frame.get(28..32) == Some(&own.octets()) && sender != mac).then_some(sender)
 }
 
 /// Who answers at these addresses, by asking the kernel for their cards.
@@ -384,22 +366,10 @@ mod tests {
     }
 
     #[test]
-    fn bridges_and_twins_are_told_from_other_frames() {
+    fn bridges_are_told_from_other_frames() {
         let hello = [&BRIDGES[..], &[2, 0, 0, 0, 0, 1, 0, 38, 0x42, 0x42, 3, 0, 0, 0, 0]].concat();
         assert!(is_bpdu(&hello));
         assert!(!is_bpdu(&hello[..16]) && !is_bpdu(&[]));
-        let (own, mac) =
-            (Ipv4Addr::new(192, 168, 10, 1), "52:54:00:ee:00:01".parse().expect("mac"));
-        let other: Mac = "52:54:00:aa:bb:77".parse().expect("mac");
-        // Its answer to the probe: as the probe, with its own address as the sender's.
-        let mut answer = probe(other, own);
-        answer[21] = 2;
-        answer[28..32].copy_from_slice(&own.octets());
-        assert_eq!(twin(&answer, mac, own), Some(other));
-        assert_eq!(twin(&answer, other, own), None, "ourselves");
-        assert_eq!(twin(&probe(other, own), mac, own), None, "somebody asks like us");
-        assert_eq!(twin(&answer[..30], mac, own), None);
-        assert_eq!(probe(mac, own).len(), 60);
     }
 
     #[test]

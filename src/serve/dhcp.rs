@@ -14,9 +14,11 @@ use nix::sys::socket::{
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::trials::Trials;
 use super::udp::{self, BindError};
 use crate::dhcp::reply::{CLIENT_PORT, Destination};
-use crate::dhcp::{Answer, Datagram, Service};
+use crate::dhcp::{Answer, Datagram, Service, Step};
+use crate::mac::Mac;
 use crate::name::IfName;
 use crate::sys::arp;
 
@@ -71,17 +73,23 @@ fn other(interface: &IfName, port: u16, source: io::Error) -> BindError {
     BindError::Other { port, interface: interface.clone(), source }
 }
 
+/// What the sockets ask the core.
+pub trait Core {
+    /// What a datagram leads to, if to anything.
+    fn handle(&self, datagram: Datagram<'_>) -> Option<Step>;
+    /// Who answers at an address that is to be offered.
+    fn tried(&self, ip: Ipv4Addr, user: Option<Mac>);
+}
+
 /// Answers datagrams until it is dropped, or a socket breaks. Nothing is lost by dropping it but
 /// datagrams that were not answered yet.
-pub async fn run(
-    socket: DhcpSocket,
-    answer: impl Fn(Datagram<'_>) -> Option<Answer>,
-) -> io::Result<Infallible> {
+pub async fn run(socket: DhcpSocket, core: impl Core) -> io::Result<Infallible> {
     let DhcpSocket { server, boot_server, place } = &socket;
-    let serve = |socket, service| serve(socket, service, place, &answer);
+    let trials = Trials::on(&place.interface);
     tokio::select! {
-        broken = serve(server, Service::Dhcp) => broken,
-        broken = serve(boot_server, Service::BootServer) => broken,
+        broken = serve(server, Service::Dhcp, place, &core, trials) => broken,
+        // A boot server offers no address.
+        broken = serve(boot_server, Service::BootServer, place, &core, Trials::default()) => broken,
     }
 }
 
@@ -89,11 +97,28 @@ async fn serve(
     socket: &UdpSocket,
     service: Service,
     place: &Place,
-    answer: impl Fn(Datagram<'_>) -> Option<Answer>,
+    core: &impl Core,
+    mut trials: Trials,
 ) -> io::Result<Infallible> {
     let mut buffer = vec![0; DATAGRAM_MAX];
+    let answer = |trials: &mut Trials, bytes: &[u8], from| match core.handle(Datagram {
+        bytes,
+        from,
+        service,
+    }) {
+        Some(Step::Answer(answer)) => send(socket, place, &answer),
+        Some(Step::Try(ip)) => trials.ask(ip, bytes, from),
+        None => {}
+    };
     loop {
-        socket.readable().await?;
+        tokio::select! {
+            readable = socket.readable() => readable?,
+            (waiting, user) = trials.next() => {
+                core.tried(waiting.ip, user);
+                answer(&mut trials, &waiting.bytes, waiting.from);
+                continue;
+            }
+        }
         for _ in 0..BURST {
             let receive = || Ok(receive(socket, place, &mut buffer)?);
             let received = match socket.try_io(Interest::READABLE, receive) {
@@ -101,9 +126,7 @@ async fn serve(
                 received => received?,
             };
             let Some((len, from)) = received else { continue };
-            let bytes = buffer.get(..len).unwrap_or_default();
-            let Some(answer) = answer(Datagram { bytes, from, service }) else { continue };
-            send(socket, place, &answer);
+            answer(&mut trials, buffer.get(..len).unwrap_or_default(), from);
         }
         tokio::task::yield_now().await;
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rekindle::cluster::Cluster;
 use rekindle::dhcp::reply::Kind;
-use rekindle::dhcp::{Datagram, Ignored, Service};
+use rekindle::dhcp::{Answer, Datagram, Ignored, Service, Step};
 use rekindle::http::Method;
 use rekindle::mac::Mac;
 use rekindle::machine::Loader;
@@ -25,7 +25,7 @@ use rekindle::site::Site;
 use rekindle::snippets::Snippets;
 use rekindle::stage::{Entry, Event, Report, Stage};
 use rekindle::tftp::transfer::Outcome;
-use rekindle::tftp::{Finished, Server, Step, TransferId};
+use rekindle::tftp::{self, Finished, Server, TransferId};
 use rekindle::trust::{Secrets, store};
 
 use crate::sandbox::{KEY, TREEINFO};
@@ -35,6 +35,8 @@ use machine::{Act, Arrival, Machine};
 /// Installations of one arming; so many power cuts less one must do no harm.
 const TRIES: usize = 3;
 const SECOND: u64 = 1000;
+/// How long the wire is asked for an address.
+const TRIAL: u64 = 300;
 const MINUTE: u64 = 60 * SECOND;
 /// After this nobody is installed any more who is not.
 const END: u64 = 12 * 60 * MINUTE;
@@ -63,14 +65,45 @@ struct Weather {
 /// What happens at a moment.
 #[derive(Debug, Clone)]
 enum What {
-    Dhcp { bytes: Vec<u8>, from: SocketAddrV4 },
-    Tftp { bytes: Vec<u8>, from: SocketAddrV4 },
-    Transfer { to: Tid, bytes: Vec<u8> },
+    Dhcp {
+        bytes: Vec<u8>,
+        from: SocketAddrV4,
+    },
+    /// The wire was asked for an address, and the datagram that waited for it.
+    Tried {
+        life: u64,
+        ip: Ipv4Addr,
+        bytes: Vec<u8>,
+        from: SocketAddrV4,
+    },
+    Tftp {
+        bytes: Vec<u8>,
+        from: SocketAddrV4,
+    },
+    Transfer {
+        to: Tid,
+        bytes: Vec<u8>,
+    },
     TransferTimer(Tid),
-    Http { machine: usize, epoch: u64, method: Method, path: String, body: Vec<u8> },
-    Machine { machine: usize, arrival: Arrival },
-    Timer { machine: usize, epoch: u64 },
-    Power { machine: usize, on: bool },
+    Http {
+        machine: usize,
+        epoch: u64,
+        method: Method,
+        path: String,
+        body: Vec<u8>,
+    },
+    Machine {
+        machine: usize,
+        arrival: Arrival,
+    },
+    Timer {
+        machine: usize,
+        epoch: u64,
+    },
+    Power {
+        machine: usize,
+        on: bool,
+    },
     Crash,
     Back,
     Added,
@@ -136,7 +169,7 @@ fn content() -> Bytes {
     (0..20_000_u32).flat_map(u32::to_le_bytes).take(20_000).collect::<Vec<_>>().into()
 }
 
-fn tftp() -> Server {
+fn tftp_server() -> Server {
     Server::new(Loader::ALL.into_iter().map(|loader| (loader, content())).collect())
 }
 
@@ -153,7 +186,7 @@ impl World {
             master: Some(Master::new(Arc::clone(&site), Arc::clone(secrets))),
             secrets: Arc::clone(secrets),
             site,
-            tftp: tftp(),
+            tftp: tftp_server(),
             life: 0,
             journal: vec![],
             machines: vec![],
@@ -239,7 +272,15 @@ impl World {
 
     fn happen(&mut self, what: What) {
         match what {
-            What::Dhcp { bytes, from } => self.dhcp(&bytes, from),
+            What::Dhcp { bytes, from } => self.dhcp(bytes, from),
+            What::Tried { life, ip, bytes, from } => {
+                let user = self.at_address(ip).map(|number| self.machines[number].mac);
+                let alive = life == self.life;
+                if let Some(master) = self.master.as_mut().filter(|_| alive) {
+                    master.tried_address(ip, user, self.now).unwrap_or_default();
+                    self.ask(bytes, from);
+                }
+            }
             What::Tftp { bytes, from } => self.tftp_request(&bytes, from),
             What::Transfer { to, bytes } => {
                 if self.is_alive(to) {
@@ -287,7 +328,7 @@ impl World {
         for entry in &self.journal {
             master.apply(entry);
         }
-        (self.master, self.tftp) = (Some(master), tftp());
+        (self.master, self.tftp) = (Some(master), tftp_server());
         self.life += 1;
     }
 
@@ -312,29 +353,49 @@ impl World {
         }
     }
 
-    fn dhcp(&mut self, bytes: &[u8], from: SocketAddrV4) {
-        let asked = machine::read(bytes);
+    fn dhcp(&mut self, bytes: Vec<u8>, from: SocketAddrV4) {
+        let asked = machine::read(&bytes);
         let number = self.number(asked.mac);
         if asked.kind == machine::DISCOVER && self.now < self.weather.rogue_until {
             let offer = machine::rogue_offer(&asked, ROGUE);
             self.send(&What::Machine { machine: number, arrival: Arrival::Dhcp(offer) });
         }
+        if asked.server == Some(ROGUE) {
+            self.others_offer_taken(&bytes, from);
+        } else {
+            self.ask(bytes, from);
+        }
+    }
+
+    fn others_offer_taken(&mut self, bytes: &[u8], from: SocketAddrV4) {
         let Some(master) = &mut self.master else { return };
         let datagram = Datagram { bytes, from, service: Service::Dhcp };
+        let ignored = master.handle_dhcp(datagram, self.now).expect_err("it is left alone");
+        assert!(matches!(ignored, Ignored::OtherServer { server: ROGUE, .. }), "{ignored}");
+    }
+
+    fn ask(&mut self, bytes: Vec<u8>, from: SocketAddrV4) {
+        let Some(master) = &mut self.master else { return };
+        let datagram = Datagram { bytes: &bytes, from, service: Service::Dhcp };
         match master.handle_dhcp(datagram, self.now) {
-            Ok(answer) => {
-                assert_eq!(answer.mac, asked.mac);
-                assert_ne!(asked.server, Some(ROGUE), "who chose another server is left alone");
-                if answer.kind != Kind::Nak {
-                    self.check_address(number, answer.yiaddr, answer.kind);
-                }
-                self.write_down(answer.seen.map(|event| (asked.mac, event)).into_iter().collect());
-                self.send(&What::Machine { machine: number, arrival: Arrival::Dhcp(answer.bytes) });
+            Ok(Step::Answer(answer)) => self.answer(answer),
+            Ok(Step::Try(ip)) => {
+                let life = self.life;
+                self.at(self.now + TRIAL, What::Tried { life, ip, bytes, from });
             }
-            Err(Ignored::OtherServer { server, .. }) => assert_eq!(server, ROGUE),
-            Err(Ignored::NotLent { .. }) => {}
+            Err(Ignored::NotLent { .. } | Ignored::Trying { .. }) => {}
             Err(why) => panic!("no answer: {why}"),
         }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        let Answer { mac, kind, yiaddr, seen, bytes, .. } = answer;
+        let machine = self.number(mac);
+        if kind != Kind::Nak {
+            self.check_address(machine, yiaddr, kind);
+        }
+        self.write_down(seen.map(|event| (mac, event)).into_iter().collect());
+        self.send(&What::Machine { machine, arrival: Arrival::Dhcp(bytes) });
     }
 
     /// A node has its own address and no other; nobody gets one that another machine uses.
@@ -359,16 +420,16 @@ impl World {
             return;
         }
         match self.tftp.handle_request(bytes, from, Duration::from_millis(self.now)) {
-            Step::Start { id, ended } => {
+            tftp::Step::Start { id, ended } => {
                 for id in ended {
                     self.finish(id);
                 }
                 self.drain(id);
             }
-            Step::Again(id) => self.drain(id),
-            Step::Refuse { name, .. } => panic!("refused: {name}"),
+            tftp::Step::Again(id) => self.drain(id),
+            tftp::Step::Refuse { name, .. } => panic!("refused: {name}"),
             // All places are taken: the client asks again.
-            Step::Drop(_) => {}
+            tftp::Step::Drop(_) => {}
         }
     }
 
@@ -467,7 +528,7 @@ impl World {
             );
             assert!(machine.is_installed());
         }
-        assert!(self.tftp.len() <= rekindle::tftp::TRANSFERS_MAX);
+        assert!(self.tftp.len() <= tftp::TRANSFERS_MAX);
     }
 }
 

@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 8] = [
     &["cluster", "hardware", "media", "mirrors", "repodata", "site", "snippets", "stage"],
     &["boot", "trust"],
     &["artifacts", "escape", "firewall", "ipxe", "kickstart"],
-    &["dhcp", "http", "push", "setup", "tftp"],
+    &["arp", "dhcp", "http", "push", "setup", "tftp"],
     &["doctor", "master"],
     &["apply", "change", "host", "import", "journal", "repo", "sys"],
     &["serve"],
