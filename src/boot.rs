@@ -12,6 +12,7 @@ use crate::machine::Hardware;
 use crate::machine::{Arch, Asker, BiosDrive, Loader, Machine};
 use crate::name::OsName;
 use crate::site::Site;
+use crate::stage::ladder::Ladder;
 use crate::stage::{Arm, Plan, Stage, State, TimestampMs};
 
 /// Install scripts one arming may hand out. More than tries: a machine that is switched off and
@@ -120,12 +121,19 @@ pub fn decide<'a>(site: &'a Site, state: &State, machine: &Machine) -> Decision<
         Asker::System if node.is_some() || cluster.network().strangers => Decision::Address,
         Asker::System => Decision::Ignore(Ignored::Stranger),
         Asker::Rom(arch) | Asker::HttpBoot(arch) | Asker::Ipxe { arch, http: false } => {
-            Loader::for_arch(arch).map_or(Decision::NoLoader(arch), Decision::Chainload)
+            let order = loaders(site, state, machine.mac, arch);
+            order.first().map_or(Decision::NoLoader(arch), |first| Decision::Chainload(*first))
         }
         Asker::Ipxe { http: true, .. } => {
             node.map_or(Decision::Hold(Hold::Unknown), |node| plan(site, state, node, machine))
         }
     }
+}
+
+/// The loaders that a machine is sent, one after the other until it comes back from one.
+pub fn loaders(site: &Site, state: &State, mac: Mac, arch: Arch) -> Vec<Loader> {
+    let rungs = site.rungs(site.cluster.node_by_mac(mac), arch);
+    state.progress(mac).map_or_else(Ladder::default, |it| it.ladder.clone()).order(rungs)
 }
 
 fn plan<'a>(site: &'a Site, state: &State, node: &'a Node, machine: &Machine) -> Decision<'a> {

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 
 use crate::mac::Mac;
+use crate::machine::Loader;
 pub use check::settings::is_public_key;
 pub use file::{Finding, Findings, utf8};
 
@@ -213,6 +214,9 @@ pub struct Settings {
     pub unfit: UnfitPolicy,
     /// What its UEFI firmware tries first.
     pub boot_order: BootOrder,
+    /// The first program that its firmware loads; `None`: the one that suits most machines, and another one when it
+    /// does not come back.
+    pub loader: Option<Loader>,
 }
 
 /// The parts a [`Cluster`] is assembled from, after every one of them was checked.

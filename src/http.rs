@@ -152,7 +152,7 @@ fn hardware(cpu: &str, nic: &str) -> Hardware {
 }
 
 fn loader(name: &str) -> Option<Loader> {
-    Loader::ALL.into_iter().find(|loader| loader.file_name() == name)
+    name.parse().ok()
 }
 
 fn file(os: &str, root: Root, rest: &[&str]) -> Option<Endpoint> {

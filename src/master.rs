@@ -35,6 +35,8 @@ pub struct Master {
     /// The tokens that are good for something, by their text. At most one a machine.
     tokens: BTreeMap<Token, Grant>,
     dhcp: Dhcp,
+    /// Since when silence means something.
+    watched: Option<TimestampMs>,
 }
 
 /// A request on the node plane.
@@ -152,6 +154,7 @@ impl Master {
             state: State::default(),
             tokens: BTreeMap::new(),
             dhcp: Dhcp::default(),
+            watched: None,
         }
     }
 
@@ -205,6 +208,16 @@ impl Master {
         now: TimestampMs,
     ) -> Result<(), InUse> {
         self.dhcp.tried(ip, user, now)
+    }
+
+    /// What is to be written down because nothing happened. Asked every few moments.
+    pub fn overdue(&mut self, now: TimestampMs) -> Vec<Record> {
+        let watched = *self.watched.get_or_insert(now);
+        let lost = |(mac, progress): (Mac, &Progress)| {
+            let loader = progress.ladder.overdue(watched, now)?;
+            Some((mac, Event::LoaderLost { loader }))
+        };
+        self.state.all().filter_map(lost).collect()
     }
 
     /// Answers a request of the node plane.
@@ -282,7 +295,10 @@ impl Master {
             return vec![];
         }
         let stage = self.state.progress(mac).map(|progress| progress.stage);
-        let repeated = matches!(decision, Decision::Hold(_)) && stage == Some(Stage::Held);
+        // Its loader came back: that is news the first time.
+        let is_awaited = self.state.progress(mac).is_some_and(|it| it.ladder.is_awaited());
+        let repeated =
+            matches!(decision, Decision::Hold(_)) && stage == Some(Stage::Held) && !is_awaited;
         let moving = matches!(decision, Decision::Hold(boot::Hold::OldAddress(_)));
         if repeated || moving {
             return vec![];

@@ -116,16 +116,33 @@ impl Shared {
     fn finished(self: &Arc<Self>, finished: Finished) {
         let Finished { peer, loader, bytes, outcome } = finished;
         tracing::debug!(%peer, %loader, bytes, ?outcome, "TFTP");
-        let node = self.site().cluster.node_by_ip(*peer.ip()).map(|node| node.mac);
-        match (outcome, node) {
-            (transfer::Outcome::Delivered, Some(mac)) => {
-                self.record_later(vec![(mac, Event::LoaderSent { loader, bytes })]);
-            }
-            (transfer::Outcome::Abandoned, Some(mac)) => {
-                tracing::warn!(%mac, %loader, "TFTP transfer given up, the machine does not answer");
-            }
-            _ => {}
+        if outcome == transfer::Outcome::Delivered {
+            self.loader_sent(*peer.ip(), loader, bytes);
+        } else if outcome == transfer::Outcome::Abandoned
+            && let Some(node) = self.site().cluster.node_by_ip(*peer.ip())
+        {
+            tracing::warn!(node = %node.name, %loader, "TFTP transfer given up, the machine does not answer");
         }
+    }
+
+    /// Takes note of a loader that a node was sent.
+    fn loader_sent(self: &Arc<Self>, peer: Ipv4Addr, loader: Loader, bytes: u64) {
+        if let Some(node) = self.site().cluster.node_by_ip(peer) {
+            self.record_later(vec![(node.mac, Event::LoaderSent { loader, bytes })]);
+        }
+    }
+
+    /// Takes note of what did not happen.
+    fn look_for_silence(&self) -> Result<(), JournalError> {
+        let overdue = self.master().overdue(now_ms());
+        for (mac, event) in &overdue {
+            if let Event::LoaderLost { loader } = event {
+                let site = self.site();
+                let node = site.cluster.node_by_mac(*mac).map_or("-", |node| node.name.as_str());
+                tracing::warn!(node, %mac, "nothing was heard from {loader}; `rekindle explain boot {node}` says what is next");
+            }
+        }
+        if overdue.is_empty() { Ok(()) } else { self.record_now(&overdue) }
     }
 
     /// Asks the core about an HTTP request.
@@ -264,7 +281,8 @@ pub fn load_site(config: &Path) -> anyhow::Result<Site> {
         trees.insert(name.clone(), media::load(name, os)?);
     }
     let snippets = load_snippets(&snippets_dir(config), &cluster)?;
-    Ok(Site { cluster, trees, snippets })
+    let loaders = Loader::ALL.into_iter().filter(|loader| is_here(*loader)).collect();
+    Ok(Site { cluster, trees, snippets, loaders })
 }
 
 /// The owner's own pieces of kickstarts lie beside `cluster.toml`.
@@ -297,6 +315,7 @@ fn load_snippets(dir: &Path, cluster: &Cluster) -> anyhow::Result<Snippets> {
 fn load_loaders() -> anyhow::Result<BTreeMap<Loader, Bytes>> {
     Loader::ALL
         .into_iter()
+        .filter(|loader| loader.is_needed() || is_here(*loader))
         .map(|loader| {
             let places = places(loader);
             let found = places.iter().find(|path| path.is_file()).with_context(|| {
@@ -317,18 +336,25 @@ fn load_loaders() -> anyhow::Result<BTreeMap<Loader, Bytes>> {
         .collect()
 }
 
-/// Loaders that are not on this machine.
-pub fn missing_loaders() -> Vec<Loader> {
-    let is_there = |loader: Loader| places(loader).iter().any(|path| path.is_file());
-    Loader::ALL.into_iter().filter(|loader| !is_there(*loader)).collect()
+/// Loaders that are not on this machine and that somebody would miss.
+pub fn missing_loaders(cluster: &Cluster) -> Vec<Loader> {
+    let is_named = |loader| cluster.nodes().any(|node| node.settings.loader == Some(loader));
+    let is_missing =
+        |loader: &Loader| !is_here(*loader) && (loader.is_needed() || is_named(*loader));
+    Loader::ALL.into_iter().filter(is_missing).collect()
+}
+
+fn is_here(loader: Loader) -> bool {
+    places(loader).iter().any(|path| path.is_file())
 }
 
 fn places(loader: Loader) -> [PathBuf; 3] {
-    let names = match loader {
-        Loader::Undionly => ["undionly.kpxe", "undionly.kpxe"],
-        Loader::SnponlyX64 => ["snponly.efi", "ipxe-snponly-x86_64.efi"],
+    let debian = loader.file_name();
+    let el = match loader {
+        Loader::SnponlyX64 => "ipxe-snponly-x86_64.efi",
+        Loader::IpxeX64 => "ipxe-x86_64.efi",
+        Loader::Undionly | Loader::Undionlyk | Loader::IpxePxe | Loader::IpxeIa32 => debian,
     };
-    let [debian, el] = names;
     [
         Path::new("/usr/lib/ipxe").join(debian),
         Path::new("/usr/share/ipxe").join(el),

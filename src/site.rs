@@ -1,9 +1,10 @@
 //! What the owner wants and what was found of it: one immutable snapshot that all decisions are
 //! made over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::{Cluster, Node};
+use crate::machine::{Arch, Loader};
 use crate::media::Tree;
 use crate::name::OsName;
 use crate::snippets::Snippets;
@@ -17,12 +18,23 @@ pub struct Site {
     pub trees: BTreeMap<OsName, Tree>,
     /// The owner's own pieces of kickstarts.
     pub snippets: Snippets,
+    /// The loaders that are on this machine.
+    pub loaders: BTreeSet<Loader>,
 }
 
 impl Site {
     /// The tree of an os.
     pub fn tree(&self, os: &OsName) -> Option<&Tree> {
         self.trees.get(os)
+    }
+
+    /// The loaders for an architecture that are on this machine, the best first: for a node whose owner named one, that.
+    pub fn rungs(&self, node: Option<&Node>, arch: Arch) -> impl Iterator<Item = Loader> {
+        let ladder = Loader::ladder(arch);
+        let here = |it: &Loader| ladder.contains(it) && self.loaders.contains(it);
+        let named = node.and_then(|node| node.settings.loader).filter(here);
+        let is_one = move |it: &Loader| named.is_none_or(|named| named == *it);
+        ladder.iter().copied().filter(here).filter(is_one)
     }
 
     /// The os that is installed on a node whose own one does not fit, with its tree.

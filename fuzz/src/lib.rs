@@ -81,7 +81,8 @@ fn armed() -> (Site, State) {
     let mac = cluster.nodes().next().expect("node").mac;
     let entry = Entry { seq: 1, at_ms: 1, mac, event: Event::Armed };
     let trees = BTreeMap::from([("el9".parse().expect("os"), tree(Release::El9))]);
-    (Site { cluster, trees, snippets: Snippets::default() }, State::from_entries([&entry]))
+    let (snippets, loaders) = (Snippets::default(), Loader::ALL.into());
+    (Site { cluster, trees, snippets, loaders }, State::from_entries([&entry]))
 }
 
 /// A dialogue: two bytes length, one byte of circumstances, and that many bytes of packet, again

@@ -24,12 +24,56 @@ fn firmware_is_led_to_a_loader_it_can_run() {
         (Asker::Rom(Arch::UefiX64), Decision::Chainload(Loader::SnponlyX64)),
         (Asker::HttpBoot(Arch::UefiX64), Decision::Chainload(Loader::SnponlyX64)),
         (Asker::Ipxe { arch: Arch::Bios, http: false }, Decision::Chainload(Loader::Undionly)),
-        (Asker::Rom(Arch::UefiIa32), Decision::NoLoader(Arch::UefiIa32)),
+        (Asker::Rom(Arch::UefiIa32), Decision::Chainload(Loader::IpxeIa32)),
+        (Asker::Rom(Arch::UefiArm64), Decision::NoLoader(Arch::UefiArm64)),
         (Asker::System, Decision::Address),
     ] {
         let machine = Machine { mac: mac(1), asker, ip: None, hardware: None };
         assert_eq!(decide(&site, &state, &machine), expected);
     }
+}
+
+fn loader_of(site: &Site, events: &[Event], arch: Arch) -> Decision<'static> {
+    let machine = Machine { mac: mac(1), asker: Asker::Rom(arch), ip: None, hardware: None };
+    match decide(site, &state(events), &machine) {
+        Decision::Chainload(loader) => Decision::Chainload(loader),
+        Decision::NoLoader(arch) => Decision::NoLoader(arch),
+        other => panic!("{other:?}"),
+    }
+}
+
+// Threads of danderson/netboot (63) and ipxe/ipxe (288, 635, 1097): one board hangs in undionly.kpxe, another one in
+// iPXE's own drivers.
+#[test]
+fn a_machine_that_hangs_in_a_loader_is_sent_the_next_one() {
+    let loader = Loader::Undionly;
+    let mut events = vec![Event::Armed, Event::LoaderSent { loader, bytes: 74_213 }];
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Decision::Chainload(Loader::Undionly));
+    events.push(Event::LoaderLost { loader });
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Decision::Chainload(Loader::IpxePxe));
+    let x64 = Decision::Chainload(Loader::SnponlyX64);
+    assert_eq!(loader_of(&site(), &events, Arch::UefiX64), x64, "its other firmware");
+    events.push(Event::Armed);
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Decision::Chainload(Loader::IpxePxe));
+    events.extend([Event::LoaderSent { loader: Loader::IpxePxe, bytes: 307_171 }, SCRIPT]);
+    events.push(Event::LoaderLost { loader: Loader::IpxePxe });
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Decision::Chainload(Loader::IpxePxe));
+}
+
+#[test]
+fn the_owners_loader_is_the_only_one_where_it_is_there_and_fits() {
+    let mut parts = sample::parts();
+    parts.nodes[0].settings.loader = Some(Loader::Undionlyk);
+    let mut site = site_of(Cluster::assemble(parts));
+    let lost = [Event::LoaderLost { loader: Loader::Undionlyk }];
+    assert_eq!(loader_of(&site, &lost, Arch::Bios), Decision::Chainload(Loader::Undionlyk));
+    assert_eq!(loader_of(&site, &[], Arch::UefiX64), Decision::Chainload(Loader::SnponlyX64));
+    site.loaders.remove(&Loader::Undionlyk);
+    assert_eq!(loader_of(&site, &lost, Arch::Bios), Decision::Chainload(Loader::Undionly));
+    site.loaders.remove(&Loader::Undionly);
+    assert_eq!(loader_of(&site, &[], Arch::Bios), Decision::Chainload(Loader::IpxePxe));
+    site.loaders.clear();
+    assert_eq!(loader_of(&site, &[], Arch::Bios), Decision::NoLoader(Arch::Bios));
 }
 
 #[test]

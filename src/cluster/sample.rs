@@ -22,6 +22,7 @@ pub(crate) fn node(number: u8) -> Node {
             disk: DiskRule { min_gib: 10, root_gib: 30, ..DiskRule::default() },
             unfit: UnfitPolicy::Hold,
             boot_order: BootOrder::Network,
+            loader: None,
         },
     }
 }
@@ -82,5 +83,6 @@ pub(crate) fn site() -> crate::site::Site {
 pub(crate) fn site_of(cluster: Cluster) -> crate::site::Site {
     let tree = crate::media::tests::tree();
     let trees = cluster.systems().keys().map(|os| (os.clone(), tree.clone())).collect();
-    crate::site::Site { cluster, trees, snippets: crate::snippets::Snippets::default() }
+    let loaders = Loader::ALL.into();
+    crate::site::Site { cluster, trees, snippets: crate::snippets::Snippets::default(), loaders }
 }

@@ -171,10 +171,15 @@ async fn answer(
     match outcome.reply {
         Reply::Text(text) => whole("text/plain; charset=utf-8", text.into()),
         Reply::Secret(bytes) => whole("application/octet-stream", bytes.into()),
-        Reply::Loader(loader) => shared.loaders.get(&loader).map_or_else(
-            || refuse(&Refused::NotFound),
-            |bytes| whole("application/efi", bytes.clone()),
-        ),
+        Reply::Loader(loader) => match shared.loaders.get(&loader) {
+            Some(bytes) => {
+                if head.method == hyper::Method::GET {
+                    shared.loader_sent(peer, loader, bytes.len() as u64);
+                }
+                whole("application/efi", bytes.clone())
+            }
+            None => refuse(&Refused::NotFound),
+        },
         Reply::File { os, root, path } => file(shared, &os, root, &path, &head.headers).await,
         Reply::Refused(refused) => refuse(&refused),
     }

@@ -74,7 +74,8 @@ pub async fn run(config: PathBuf, mut known: Version, shared: Arc<Shared>) {
             };
             // Other trees may be in force now.
             let found_trees = if is_new { trees(&shared) } else { found_trees };
-            (found, found_trees, complaint, shared.catch_up())
+            let caught_up = shared.catch_up().and_then(|()| shared.look_for_silence());
+            (found, found_trees, complaint, caught_up)
         });
         let Ok((found, found_trees, complaint, caught_up)) = looked.await else { return };
         (known, known_trees, said) = (found, found_trees, complaint);
@@ -111,7 +112,11 @@ fn reload(config: &Path, shared: &Shared, said: Option<String>) -> Option<String
     };
     let old = shared.site();
     let site = match load_site(config) {
-        Ok(site) => site,
+        Ok(mut site) => {
+            // What was not there when we started is not in memory.
+            site.loaders.retain(|loader| shared.loaders.contains_key(loader));
+            site
+        }
         Err(error) => {
             let file = config.display();
             return complain(format!(

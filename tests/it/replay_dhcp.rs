@@ -334,7 +334,8 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn of(cluster: Cluster) -> Self {
         let (trees, snippets) = (BTreeMap::new(), Snippets::default());
-        let site = Site { cluster, trees, snippets };
+        let loaders = Loader::ALL.into();
+        let site = Site { cluster, trees, snippets, loaders };
         Self { dhcp: Dhcp::default(), site, state: State::default() }
     }
 

@@ -161,7 +161,8 @@ fn site(nodes: usize) -> Arc<Site> {
     let tree =
         Tree { gpg_keys: vec!["key1.asc".to_owned()], ..Tree::parse(TREEINFO).expect("a tree") };
     let trees = cluster.systems().keys().map(|os| (os.clone(), tree.clone())).collect();
-    Arc::new(Site { cluster, trees, snippets: Snippets::default() })
+    let loaders = Loader::ALL.into();
+    Arc::new(Site { cluster, trees, snippets: Snippets::default(), loaders })
 }
 
 /// The loader that is fetched: some blocks, the last one not full.

@@ -7,6 +7,7 @@ use ssh_key::PublicKey;
 use super::super::file::{At, Reader, Table};
 use super::super::{BootOrder, DiskRule, Os, Settings, UnfitPolicy};
 use super::{show, value};
+use crate::machine::Loader;
 use crate::name::{OsName, is_one_line};
 
 /// Smaller disks are sticks and cards.
@@ -34,6 +35,7 @@ impl Default for Defaults {
             disk: DiskRule { min_gib: MIN_GIB, root_gib: ROOT_GIB, ..DiskRule::default() },
             unfit: UnfitPolicy::Hold,
             boot_order: BootOrder::Network,
+            loader: None,
         };
         Self { os: None, settings, admin_keys: vec![], tries_max: 3 }
     }
@@ -118,7 +120,28 @@ pub(super) fn settings<'d>(
     let unfit = one_of(reader, table, "unfit", hold_or_local).unwrap_or(base.unfit);
     let orders = [("network", BootOrder::Network), ("disk", BootOrder::Disk)];
     let boot_order = one_of(reader, table, "boot_order", orders).unwrap_or(base.boot_order);
-    Settings { timezone, keyboard, language, kernel_args, packages, disk, unfit, boot_order }
+    let loader = loader(reader, table).or(base.loader);
+    Settings {
+        timezone,
+        keyboard,
+        language,
+        kernel_args,
+        packages,
+        disk,
+        unfit,
+        boot_order,
+        loader,
+    }
+}
+
+fn loader<'d>(reader: &mut Reader<'d>, table: &mut Table<'d>) -> Option<Loader> {
+    let text = reader.text(table, "loader")?;
+    let loader = text.value.parse().ok();
+    if loader.is_none() {
+        let (shown, known) = (show(text.value), Loader::ALL.map(Loader::file_name).join(", "));
+        reader.wrong(text.line, format!("`{shown}` is no loader; known are {known}"));
+    }
+    loader
 }
 
 /// Takes one of two words.
