@@ -210,6 +210,12 @@ impl Master {
         self.dhcp.tried(ip, user, now)
     }
 
+    /// What is to be written down of a loader that was sent whole: nothing, unless it went to a node.
+    pub fn loader_sent(&self, peer: Ipv4Addr, loader: Loader, bytes: u64) -> Option<Record> {
+        let node = self.site.cluster.node_by_ip(peer)?;
+        Some((node.mac, Event::LoaderSent { loader, bytes }))
+    }
+
     /// What is to be written down because nothing happened. Asked every few moments.
     pub fn overdue(&mut self, now: TimestampMs) -> Vec<Record> {
         let watched = *self.watched.get_or_insert(now);

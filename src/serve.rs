@@ -127,8 +127,9 @@ impl Shared {
 
     /// Takes note of a loader that a node was sent.
     fn loader_sent(self: &Arc<Self>, peer: Ipv4Addr, loader: Loader, bytes: u64) {
-        if let Some(node) = self.site().cluster.node_by_ip(peer) {
-            self.record_later(vec![(node.mac, Event::LoaderSent { loader, bytes })]);
+        let record = self.master().loader_sent(peer, loader, bytes);
+        if let Some(record) = record {
+            self.record_later(vec![record]);
         }
     }
 

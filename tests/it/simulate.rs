@@ -60,6 +60,8 @@ struct Weather {
     rogue_until: u64,
     cuts: u64,
     crashes: u64,
+    /// Machines of a thousand that hang in the first loader that they are sent.
+    hang: u64,
 }
 
 /// What happens at a moment.
@@ -107,6 +109,8 @@ enum What {
     Crash,
     Back,
     Added,
+    /// The master looks for what did not happen.
+    Looks,
 }
 
 /// A transfer of a server's life; after a crash its number means another one.
@@ -196,7 +200,9 @@ impl World {
         let armed = (0..weather.nodes).map(|number| (mac(number), Event::Armed)).collect();
         world.write_down(armed);
         for number in 0..weather.nodes + weather.unknown {
-            world.machines.push(Machine::new(mac(number), world.random.next()));
+            let seed = world.random.next();
+            let hangs = world.random.next() % 1000 < weather.hang;
+            world.machines.push(Machine::new(mac(number), seed, hangs.then_some(Loader::Undionly)));
             // All within a second, as when the lights come back.
             let at = world.random.next() % SECOND;
             world.at(at, What::Power { machine: number, on: true });
@@ -213,6 +219,7 @@ impl World {
             world.at(at, What::Crash);
             world.at(at + 3 * SECOND, What::Back);
         }
+        world.at(SECOND, What::Looks);
         // The owner adds the machines that wait.
         world.at(40 * MINUTE, What::Added);
         world
@@ -312,6 +319,11 @@ impl World {
                 self.addresses.retain(|_, (user, _)| *user != machine);
                 let acts = self.machines[machine].power(on);
                 self.carry_out(machine, acts);
+            }
+            What::Looks => {
+                let overdue = self.master.as_mut().map(|master| master.overdue(self.now));
+                self.write_down(overdue.unwrap_or_default());
+                self.at(self.now + 5 * SECOND, What::Looks);
             }
             What::Crash => self.master = None,
             What::Back => self.come_back(),
@@ -455,11 +467,10 @@ impl World {
     /// Who was sent a loader is written down, as `serve` does.
     fn finish(&mut self, id: TransferId) {
         let Some(Finished { peer, loader, bytes, outcome }) = self.tftp.finish(id) else { return };
-        let node = self.site.cluster.node_by_ip(*peer.ip()).map(|node| node.mac);
-        if outcome == Outcome::Delivered
-            && let Some(mac) = node
-        {
-            self.write_down(vec![(mac, Event::LoaderSent { loader, bytes })]);
+        if outcome == Outcome::Delivered {
+            let sent =
+                self.master.as_ref().and_then(|it| it.loader_sent(*peer.ip(), loader, bytes));
+            self.write_down(sent.into_iter().collect());
         }
     }
 
@@ -560,6 +571,7 @@ const CALM: Weather = Weather {
     rogue_until: 0,
     cuts: 0,
     crashes: 0,
+    hang: 0,
 };
 
 #[test]
@@ -583,6 +595,11 @@ fn another_dhcp_server_only_takes_time() {
 }
 
 #[test]
+fn machines_that_hang_in_a_loader_get_through_by_another_one() {
+    runs(0..10, Weather { nodes: 20, unknown: 4, lost: 10, slow: 50, hang: 500, ..CALM });
+}
+
+#[test]
 fn three_hundred_machines_get_through_the_worst_of_days() {
     let worst = Weather {
         nodes: 250,
@@ -593,6 +610,7 @@ fn three_hundred_machines_get_through_the_worst_of_days() {
         rogue_until: 10 * MINUTE,
         cuts: 2,
         crashes: 2,
+        hang: 100,
     };
     runs(0..1, worst);
 }
