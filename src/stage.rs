@@ -399,8 +399,8 @@ impl Progress {
             }
             Event::NewDiskAllowed => self.disks.another_will_do = true,
             Event::LoaderSent { loader, .. } => {
-                self.ladder.sent(*loader, at);
-                if self.arm.is_some() && self.stage != Stage::Held {
+                let is_new = self.ladder.sent(*loader, at);
+                if is_new && self.arm.is_some() && self.stage != Stage::Held {
                     self.enter(Stage::Loader, at);
                 }
             }
@@ -411,7 +411,7 @@ impl Progress {
                 }
             }
             Event::ScriptSent { plan, os, why } => {
-                self.ladder.came_back();
+                self.ladder.came_back(at);
                 self.script(*plan, os.as_ref(), why, at);
             }
             Event::Released { arm } => self.released(*arm, at),

@@ -13,11 +13,17 @@ pub const PATIENCE_MS: u64 = 2 * 60 * 1000;
 /// Whoever asks for the loader again after so long was switched off and on in between by somebody who saw it hang.
 const HUNG_MS: u64 = 30 * 1000;
 
+/// A loader that is written down so soon after its script was sent before it: many ROMs do not acknowledge its last
+/// block, and that it has arrived is known when they have been silent for a while.
+const LATE_MS: u64 = 15 * 1000;
+
 /// What came of the loaders that a machine was sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ladder {
     /// Sent, and nothing came of it yet.
     sent: Option<(Loader, TimestampMs)>,
+    /// When the last script was asked for.
+    back_ms: Option<TimestampMs>,
     /// The last one that worked.
     proven: Option<Loader>,
     /// It did not work the last time. Once may be a plug that was pulled.
@@ -56,21 +62,31 @@ impl Ladder {
         self.proven
     }
 
-    pub(super) fn sent(&mut self, loader: Loader, at: TimestampMs) {
+    /// Takes note of a loader; `false` when its script has been asked for already.
+    pub(super) fn sent(&mut self, loader: Loader, at: TimestampMs) -> bool {
+        if self.back_ms.is_some_and(|back| at.saturating_sub(back) < LATE_MS) {
+            self.works(loader);
+            return false;
+        }
         if let Some((before, since)) = self.sent
             && at.saturating_sub(since) > HUNG_MS
         {
             self.gave_up(before);
         }
         self.sent = Some((loader, at));
+        true
     }
 
-    pub(super) fn came_back(&mut self) {
+    pub(super) fn came_back(&mut self, at: TimestampMs) {
+        self.back_ms = Some(at);
         if let Some((loader, _)) = self.sent.take() {
-            self.proven = Some(loader);
-            self.doubted = false;
-            self.lost.retain(|lost| *lost != loader);
+            self.works(loader);
         }
+    }
+
+    fn works(&mut self, loader: Loader) {
+        (self.proven, self.doubted) = (Some(loader), false);
+        self.lost.retain(|lost| *lost != loader);
     }
 
     pub(super) fn gave_up(&mut self, loader: Loader) {
@@ -104,7 +120,7 @@ mod tests {
         for round in 0..2 {
             for rung in RUNGS {
                 assert_eq!(next(&ladder), Some(rung), "round {round}");
-                ladder.sent(rung, 1000);
+                ladder.sent(rung, 100_000);
                 ladder.gave_up(rung);
             }
         }
@@ -116,22 +132,22 @@ mod tests {
     #[test]
     fn what_worked_stays_until_it_fails_twice() {
         let mut ladder = Ladder::default();
-        ladder.sent(Undionly, 1000);
+        ladder.sent(Undionly, 100_000);
         ladder.gave_up(Undionly);
-        ladder.sent(IpxePxe, 2000);
-        ladder.came_back();
+        ladder.sent(IpxePxe, 200_000);
+        ladder.came_back(210_000);
         assert_eq!((next(&ladder), ladder.lost()), (Some(IpxePxe), &[Undionly][..]));
         // The plug was pulled.
-        ladder.sent(IpxePxe, 3000);
+        ladder.sent(IpxePxe, 300_000);
         ladder.gave_up(IpxePxe);
         assert_eq!(next(&ladder), Some(IpxePxe));
         // It works again: that is forgotten.
-        ladder.sent(IpxePxe, 4000);
-        ladder.came_back();
-        ladder.sent(IpxePxe, 5000);
+        ladder.sent(IpxePxe, 400_000);
+        ladder.came_back(410_000);
+        ladder.sent(IpxePxe, 500_000);
         ladder.gave_up(IpxePxe);
         assert_eq!(next(&ladder), Some(IpxePxe));
-        ladder.sent(IpxePxe, 6000);
+        ladder.sent(IpxePxe, 600_000);
         ladder.gave_up(IpxePxe);
         assert_eq!(next(&ladder), Some(Undionlyk), "the first one never worked");
     }
@@ -139,21 +155,36 @@ mod tests {
     #[test]
     fn silence_counts_after_a_while_and_only_when_somebody_listened() {
         let mut ladder = Ladder::default();
-        ladder.sent(Undionly, 1000);
-        assert_eq!(ladder.overdue(0, 1000 + PATIENCE_MS), None);
-        assert_eq!(ladder.overdue(0, 1001 + PATIENCE_MS), Some(Undionly));
-        assert_eq!(ladder.overdue(1001, 1001 + PATIENCE_MS), None, "the server was down then");
-        ladder.came_back();
-        assert_eq!(ladder.overdue(0, 1001 + PATIENCE_MS), None);
+        let sent = 100_000;
+        assert!(ladder.sent(Undionly, sent));
+        assert_eq!(ladder.overdue(0, sent + PATIENCE_MS), None);
+        let late = sent + PATIENCE_MS + 1;
+        assert_eq!(ladder.overdue(0, late), Some(Undionly));
+        assert_eq!(ladder.overdue(sent + 1, late), None, "the server was down then");
+        ladder.came_back(late);
+        assert_eq!(ladder.overdue(0, late), None);
     }
 
     #[test]
     fn who_asks_again_soon_was_only_doubled_and_who_does_later_hung() {
         let mut ladder = Ladder::default();
-        ladder.sent(Undionly, 1000);
-        ladder.sent(Undionly, 1000 + HUNG_MS);
+        let sent = 100_000;
+        ladder.sent(Undionly, sent);
+        ladder.sent(Undionly, sent + HUNG_MS);
         assert_eq!(next(&ladder), Some(Undionly));
-        ladder.sent(Undionly, 1001 + 2 * HUNG_MS);
+        ladder.sent(Undionly, sent + 1 + 2 * HUNG_MS);
         assert_eq!(next(&ladder), Some(IpxePxe));
+    }
+
+    #[test]
+    fn a_loader_that_is_known_to_have_arrived_after_its_script_did_works() {
+        let mut ladder = Ladder::default();
+        for boot in 1..5 {
+            let script = boot * 1_000_000;
+            ladder.came_back(script);
+            assert!(!ladder.sent(IpxePxe, script + LATE_MS - 1));
+            assert_eq!(ladder.overdue(0, script + 2 * PATIENCE_MS), None);
+            assert_eq!(next(&ladder), Some(IpxePxe));
+        }
     }
 }
