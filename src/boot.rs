@@ -121,8 +121,11 @@ pub fn decide<'a>(site: &'a Site, state: &State, machine: &Machine) -> Decision<
         Asker::System if node.is_some() || cluster.network().strangers => Decision::Address,
         Asker::System => Decision::Ignore(Ignored::Stranger),
         Asker::Rom(arch) | Asker::HttpBoot(arch) | Asker::Ipxe { arch, http: false } => {
-            let order = loaders(site, state, machine.mac, arch);
-            order.first().map_or(Decision::NoLoader(arch), |first| Decision::Chainload(*first))
+            let by_http = matches!(machine.asker, Asker::HttpBoot(_));
+            let mut order = loaders(site, state, machine.mac, arch).into_iter();
+            // Not every signed GRUB can load what follows by HTTP.
+            let first = order.find(|loader| !(by_http && loader.is_of_tree()));
+            first.map_or(Decision::NoLoader(arch), Decision::Chainload)
         }
         Asker::Ipxe { http: true, .. } => {
             node.map_or(Decision::Hold(Hold::Unknown), |node| plan(site, state, node, machine))

@@ -7,7 +7,7 @@ use askama::Template;
 use crate::artifacts::base_url;
 use crate::boot::{Decision, Hold};
 use crate::cluster::{Cluster, Node};
-use crate::escape::{IpxeText, KernelArgs, Unwritable};
+use crate::escape::{KernelArgs, ScreenText, Unwritable};
 use crate::hardware::Unfit;
 use crate::mac::Mac;
 use crate::machine::BiosDrive;
@@ -53,15 +53,24 @@ struct Probe<'a> {
 struct Install<'a> {
     name: &'a NodeName,
     mac: Mac,
-    mac_hyphens: String,
+    base: String,
+    os: &'a OsName,
+    kernel: &'a str,
+    initrd: &'a str,
+    args: InstallerArgs<'a>,
+    delay_s: u32,
+}
+
+/// What the installer's kernel is told, whatever loads it.
+#[derive(Template)]
+#[template(path = "installer.args")]
+pub(crate) struct InstallerArgs<'a> {
     base: String,
     node_url: String,
     master: Ipv4Addr,
     os: &'a OsName,
-    kernel: &'a str,
-    initrd: &'a str,
-    args: KernelArgs,
-    delay_s: u32,
+    mac_hyphens: String,
+    more: KernelArgs,
 }
 
 #[derive(Template)]
@@ -70,7 +79,7 @@ struct Local<'a> {
     name: &'a NodeName,
     mac: Mac,
     drive: BiosDrive,
-    why: IpxeText,
+    why: ScreenText,
 }
 
 #[derive(Template)]
@@ -79,8 +88,8 @@ struct Wait {
     mac: Mac,
     mac_hyphens: String,
     base: String,
-    reason: IpxeText,
-    advice: IpxeText,
+    reason: ScreenText,
+    advice: ScreenText,
 }
 
 /// What an install script needs besides its decision.
@@ -110,7 +119,7 @@ pub fn render(
             install_script(cluster, node, os, installer)?.render()
         }
         (Decision::LocalBoot { node, drive, unfit }, _) => {
-            let why = IpxeText::new(&unfit.as_ref().map(Unfit::to_string).unwrap_or_default());
+            let why = ScreenText::new(&unfit.as_ref().map(Unfit::to_string).unwrap_or_default());
             Local { name: &node.name, mac, drive: *drive, why }.render()
         }
         (Decision::Hold(hold), _) => wait(cluster, mac, *hold).render(),
@@ -133,25 +142,45 @@ fn install_script<'a>(
     os: &'a OsName,
     Installer { tree, token, delay_s }: Installer<'a>,
 ) -> Result<Install<'a>, ScriptError> {
-    let base = base_url(cluster);
-    let args = KernelArgs::new(&node.settings.kernel_args)
-        .map_err(|fault| ScriptError::Value { node: node.name.clone(), fault })?;
     Ok(Install {
         name: &node.name,
         mac: node.mac,
-        mac_hyphens: node.mac.hyphens(),
-        node_url: format!("{base}/node/{}", token.reveal()),
-        master: cluster.network().address,
+        base: base_url(cluster),
         os,
         kernel: &tree.kernel,
         initrd: &tree.initrd,
-        args,
+        args: installer_args(cluster, node, os, token)?,
         delay_s,
+    })
+}
+
+/// The arguments of the installer's kernel for a node.
+pub(crate) fn installer_args<'a>(
+    cluster: &Cluster,
+    node: &Node,
+    os: &'a OsName,
+    token: &Token,
+) -> Result<InstallerArgs<'a>, ScriptError> {
+    let base = base_url(cluster);
+    let more = KernelArgs::new(&node.settings.kernel_args)
+        .map_err(|fault| ScriptError::Value { node: node.name.clone(), fault })?;
+    Ok(InstallerArgs {
+        node_url: format!("{base}/node/{}", token.reveal()),
+        master: cluster.network().address,
+        os,
+        mac_hyphens: node.mac.hyphens(),
+        more,
         base,
     })
 }
 
 fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
+    let (reason, advice) = why(mac, hold);
+    Wait { mac, mac_hyphens: mac.hyphens(), base: base_url(cluster), reason, advice }
+}
+
+/// Why a machine waits, and what its owner may do.
+pub(crate) fn why(mac: Mac, hold: Hold<'_>) -> (ScreenText, ScreenText) {
     let look = |name: &NodeName| format!("On the master: rekindle log {name}");
     let (reason, advice) = match hold {
         Hold::Unknown => (
@@ -171,13 +200,7 @@ fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
             format!("Change its os in cluster.toml. {}", look(&node.name)),
         ),
     };
-    Wait {
-        mac,
-        mac_hyphens: mac.hyphens(),
-        base: base_url(cluster),
-        reason: IpxeText::new(&reason),
-        advice: IpxeText::new(&advice),
-    }
+    (ScreenText::new(&reason), ScreenText::new(&advice))
 }
 
 #[cfg(test)]

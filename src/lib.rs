@@ -28,6 +28,7 @@ pub mod trust;
 pub mod artifacts;
 pub mod escape;
 pub mod firewall;
+pub mod grub;
 pub mod ipxe;
 pub mod kickstart;
 pub mod push;

@@ -97,24 +97,27 @@ pub enum Loader {
     IpxeX64,
     /// The same for 32-bit UEFI.
     IpxeIa32,
+    /// The install tree's own, which loads its GRUB: signed, for 64-bit UEFI that runs nothing else (Secure Boot).
+    Shim,
 }
 
 impl Loader {
     /// Every loader there is.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Undionly,
         Self::IpxePxe,
         Self::Undionlyk,
         Self::SnponlyX64,
         Self::IpxeX64,
         Self::IpxeIa32,
+        Self::Shim,
     ];
 
     /// The loaders for an architecture, the one that suits most machines first.
     pub fn ladder(arch: Arch) -> &'static [Self] {
         match arch {
             Arch::Bios => &[Self::Undionly, Self::IpxePxe, Self::Undionlyk],
-            Arch::UefiX64 => &[Self::SnponlyX64, Self::IpxeX64],
+            Arch::UefiX64 => &[Self::SnponlyX64, Self::IpxeX64, Self::Shim],
             Arch::UefiIa32 => &[Self::IpxeIa32],
             Arch::UefiArm64 | Arch::Other(_) => &[],
         }
@@ -123,6 +126,11 @@ impl Loader {
     /// Whether nobody can do without it: the others are for the odd machine, and not every distribution has them.
     pub fn is_needed(self) -> bool {
         matches!(self, Self::Undionly | Self::SnponlyX64)
+    }
+
+    /// Whether it comes with what is installed, and not with this machine.
+    pub fn is_of_tree(self) -> bool {
+        self == Self::Shim
     }
 
     /// The name it is asked for by TFTP and HTTP.
@@ -134,6 +142,7 @@ impl Loader {
             Self::SnponlyX64 => "snponly.efi",
             Self::IpxeX64 => "ipxe.efi",
             Self::IpxeIa32 => "ipxe-i386.efi",
+            Self::Shim => "shimx64.efi",
         }
     }
 }

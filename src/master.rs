@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::boot::{self, Decision, Grant, Refusal, Release};
+use crate::cluster::Cluster;
 use crate::dhcp::{Datagram, Dhcp, Ignored, InUse, Step};
 use crate::http::report::{self, StageName};
 use crate::http::{Endpoint, FilePath, Method, NoEndpoint, NodeEndpoint, Root, route};
@@ -19,7 +20,7 @@ use crate::name::OsName;
 use crate::site::Site;
 use crate::stage::{Entry, Event, Progress, Report, Stage, State, TimestampMs};
 use crate::trust::{Secrets, Token};
-use crate::{ipxe, kickstart};
+use crate::{grub, ipxe, kickstart, media};
 
 /// So many nodes may install at once before others are asked to wait a little.
 const FEW: u32 = 4;
@@ -54,6 +55,14 @@ pub struct Request<'a> {
 
 /// An event to be written down.
 pub type Record = (Mac, Event);
+
+/// What makes a decision a text for the program that asks.
+type Render = fn(
+    &Cluster,
+    Mac,
+    &Decision<'_>,
+    Option<ipxe::Installer<'_>>,
+) -> Result<String, ipxe::ScriptError>;
 
 /// What a request leads to.
 #[derive(Debug)]
@@ -211,7 +220,8 @@ impl Master {
     }
 
     /// What is to be written down of a loader that was sent whole: nothing, unless it went to a node.
-    pub fn loader_sent(&self, peer: Ipv4Addr, loader: Loader, bytes: u64) -> Option<Record> {
+    pub fn loader_sent(&self, peer: Ipv4Addr, name: &str, bytes: u64) -> Option<Record> {
+        let loader = name.parse().ok()?;
         let node = self.site.cluster.node_by_ip(peer)?;
         Some((node.mac, Event::LoaderSent { loader, bytes }))
     }
@@ -230,7 +240,9 @@ impl Master {
     pub fn handle_http(&self, request: &Request<'_>, now: TimestampMs) -> Outcome {
         match route(request.method, request.path) {
             Err(none) => Refused::from(none).into(),
-            Ok(Endpoint::Script(mac, hardware)) => self.script(mac, hardware, request.peer),
+            Ok(Endpoint::Script(mac, hardware)) => {
+                self.order(mac, hardware, request.peer, ipxe::render)
+            }
             Ok(Endpoint::Loader(loader)) => Reply::Loader(loader).into(),
             Ok(Endpoint::File { os, root, path }) => Reply::File { os, root, path }.into(),
             Ok(Endpoint::Node { token, what }) => match self.tokens.get(token.as_str()) {
@@ -240,7 +252,64 @@ impl Master {
         }
     }
 
-    fn script(&self, mac: Mac, hardware: Option<Hardware>, peer: Ipv4Addr) -> Outcome {
+    /// Answers a request for a file by TFTP: a loader, and what those of a tree load after it. `name` is in plain form
+    /// (see [`packet::clean`](crate::tftp::packet::clean)), so in lower case.
+    pub fn handle_tftp(&self, name: &str, peer: Ipv4Addr) -> Outcome {
+        if let Some(loader) = name.parse().ok().filter(|it: &Loader| !it.is_of_tree()) {
+            return Reply::Loader(loader).into();
+        }
+        // Each asks in a folder of its own choice.
+        let file = name.rsplit('/').next().unwrap_or_default();
+        let found = match file {
+            "shimx64.efi" => self.signed(peer, media::SHIM),
+            "grubx64.efi" => self.signed(peer, media::GRUB),
+            "grub.cfg" => return self.menu(peer),
+            _ if file.starts_with("grub.cfg-01-") => return self.menu(peer),
+            _ => self.boot_file(name),
+        };
+        found.map_or_else(|| Refused::NotFound.into(), Outcome::from)
+    }
+
+    /// A loader of the tree that a node is installed from.
+    fn signed(&self, peer: Ipv4Addr, path: &str) -> Option<Reply> {
+        let node = self.site.cluster.node_by_ip(peer)?;
+        self.site.tree(&node.os).filter(|tree| tree.has_shim)?;
+        let path = FilePath::plain(path)?;
+        Some(Reply::File { os: node.os.clone(), root: Root::Tree, path })
+    }
+
+    /// Kernel or initrd of a tree, by the path that its installer's configuration names.
+    fn boot_file(&self, name: &str) -> Option<Reply> {
+        self.site.trees.iter().find_map(|(os, tree)| {
+            let is_asked_for =
+                |path: &&String| format!("tree/{os}/{path}").eq_ignore_ascii_case(name);
+            let path = [&tree.kernel, &tree.initrd].into_iter().find(is_asked_for)?;
+            let path = FilePath::plain(path)?;
+            Some(Reply::File { os: os.clone(), root: Root::Tree, path })
+        })
+    }
+
+    /// GRUB's configuration. A datagram's sender is easily invented, and what is handed out is counted: so only for a
+    /// node that was sent to GRUB.
+    fn menu(&self, peer: Ipv4Addr) -> Outcome {
+        let node = self.site.cluster.node_by_ip(peer);
+        let is_sent_there = |mac| {
+            let loaders = boot::loaders(&self.site, &self.state, mac, Arch::UefiX64);
+            loaders.first() == Some(&Loader::Shim)
+        };
+        match node.filter(|node| is_sent_there(node.mac)) {
+            Some(node) => self.order(node.mac, Some(Hardware::default()), peer, grub::render),
+            None => Refused::NotFound.into(),
+        }
+    }
+
+    fn order(
+        &self,
+        mac: Mac,
+        hardware: Option<Hardware>,
+        peer: Ipv4Addr,
+        render: Render,
+    ) -> Outcome {
         let asker = Asker::Ipxe { arch: Arch::Bios, http: true };
         let machine = Machine { mac, asker, ip: Some(peer), hardware };
         let decision = boot::decide(&self.site, &self.state, &machine);
@@ -252,7 +321,7 @@ impl Master {
                 let token = self.secrets.token(Grant { mac, arm: arm.seq });
                 let delay_s = self.delay_s(mac);
                 let installer = ipxe::Installer { tree, token: &token, delay_s };
-                ipxe::render(&self.site.cluster, mac, &decision, Some(installer))
+                render(&self.site.cluster, mac, &decision, Some(installer))
             }
             Decision::Hold(_)
             | Decision::LocalBoot { .. }
@@ -260,7 +329,7 @@ impl Master {
             | Decision::Ignore(_)
             | Decision::Address
             | Decision::NoLoader(_)
-            | Decision::Chainload(_) => ipxe::render(&self.site.cluster, mac, &decision, None),
+            | Decision::Chainload(_) => render(&self.site.cluster, mac, &decision, None),
         };
         match order {
             Err(error) => Refused::Unavailable(error.to_string()).into(),
@@ -456,3 +525,6 @@ fn granted(release: Release<'_>) -> Result<&crate::cluster::Node, Refused> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

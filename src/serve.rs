@@ -30,12 +30,13 @@ use crate::dhcp::{Answer, Datagram, Ignored, Step};
 use crate::journal::{Journal, JournalError, now_ms};
 use crate::mac::Mac;
 use crate::machine::Loader;
-use crate::master::{Master, Outcome, Record, Request};
+use crate::master::{Master, Outcome, Record, Reply, Request};
 use crate::media;
 use crate::name::IfName;
 use crate::site::Site;
 use crate::snippets::{self, Snippets};
 use crate::stage::{Entry, Event, Stage};
+use crate::tftp::transfer::Content;
 use crate::tftp::{Finished, transfer};
 
 /// How long transfers may go on after SIGTERM.
@@ -112,22 +113,9 @@ impl Shared {
         Arc::clone(self.master().site())
     }
 
-    /// Takes note of a TFTP transfer that ended.
-    fn finished(self: &Arc<Self>, finished: Finished) {
-        let Finished { peer, loader, bytes, outcome } = finished;
-        tracing::debug!(%peer, %loader, bytes, ?outcome, "TFTP");
-        if outcome == transfer::Outcome::Delivered {
-            self.loader_sent(*peer.ip(), loader, bytes);
-        } else if outcome == transfer::Outcome::Abandoned
-            && let Some(node) = self.site().cluster.node_by_ip(*peer.ip())
-        {
-            tracing::warn!(node = %node.name, %loader, "TFTP transfer given up, the machine does not answer");
-        }
-    }
-
-    /// Takes note of a loader that a node was sent.
-    fn loader_sent(self: &Arc<Self>, peer: Ipv4Addr, loader: Loader, bytes: u64) {
-        let record = self.master().loader_sent(peer, loader, bytes);
+    /// Takes note of a file that a machine was sent: it may be a node's loader.
+    fn file_sent(self: &Arc<Self>, peer: Ipv4Addr, name: &str, bytes: u64) {
+        let record = self.master().loader_sent(peer, name, bytes);
         if let Some(record) = record {
             self.record_later(vec![record]);
         }
@@ -195,6 +183,46 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+impl tftp::Core for Arc<Shared> {
+    async fn find(&self, name: &str, peer: Ipv4Addr) -> Option<Arc<dyn Content>> {
+        let outcome = self.master().handle_tftp(name, peer);
+        if !outcome.records.is_empty()
+            && let Err(error) = self.record(outcome.records).await
+        {
+            tracing::error!(%peer, %error, "not answered: it could not be written down");
+            return None;
+        }
+        if !outcome.notes.is_empty() {
+            self.record_later(outcome.notes);
+        }
+        match outcome.reply {
+            Reply::Loader(loader) => {
+                self.loaders.get(&loader).map(|bytes| Arc::new(bytes.clone()) as Arc<dyn Content>)
+            }
+            Reply::Text(text) => Some(Arc::new(Bytes::from(text))),
+            Reply::File { os, root: _, path } => {
+                let tree = self.site().cluster.systems().get(&os)?.tree.clone();
+                let open = move || crate::http::files::open_below(&tree, &path);
+                let opened = tokio::task::spawn_blocking(open).await.ok()?.ok()?;
+                Some(Arc::new(tftp::OnDisk::new(opened.file, opened.len)?))
+            }
+            Reply::Secret(_) | Reply::Refused(_) => None,
+        }
+    }
+
+    fn finished(&self, finished: Finished) {
+        let Finished { peer, name, bytes, outcome } = finished;
+        tracing::debug!(%peer, name, bytes, ?outcome, "TFTP");
+        if outcome == transfer::Outcome::Delivered {
+            self.file_sent(*peer.ip(), &name, bytes);
+        } else if outcome == transfer::Outcome::Abandoned
+            && let Some(node) = self.site().cluster.node_by_ip(*peer.ip())
+        {
+            tracing::warn!(node = %node.name, name, "TFTP transfer given up, the machine does not answer");
+        }
     }
 }
 
@@ -342,7 +370,8 @@ pub fn missing_loaders(cluster: &Cluster) -> Vec<Loader> {
     let is_named = |loader| cluster.nodes().any(|node| node.settings.loader == Some(loader));
     let is_missing =
         |loader: &Loader| !is_here(*loader) && (loader.is_needed() || is_named(*loader));
-    Loader::ALL.into_iter().filter(is_missing).collect()
+    let of_packages = Loader::ALL.into_iter().filter(|loader| !loader.is_of_tree());
+    of_packages.filter(is_missing).collect()
 }
 
 fn is_here(loader: Loader) -> bool {
@@ -354,7 +383,11 @@ fn places(loader: Loader) -> [PathBuf; 3] {
     let el = match loader {
         Loader::SnponlyX64 => "ipxe-snponly-x86_64.efi",
         Loader::IpxeX64 => "ipxe-x86_64.efi",
-        Loader::Undionly | Loader::Undionlyk | Loader::IpxePxe | Loader::IpxeIa32 => debian,
+        Loader::Undionly
+        | Loader::Undionlyk
+        | Loader::IpxePxe
+        | Loader::IpxeIa32
+        | Loader::Shim => debian,
     };
     [
         Path::new("/usr/lib/ipxe").join(debian),
@@ -395,11 +428,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     // What arrives meanwhile waits in the sockets.
     shared.others.glance(&network).await;
     let mut tasks = tokio::task::JoinSet::new();
-    let files = shared.loaders.clone();
     let dhcp = dhcp::run(dhcp, Arc::clone(&shared));
     tasks.spawn(until_stop(dhcp, Arc::clone(&shared), "DHCP"));
-    let core = Arc::clone(&shared);
-    let tftp = tftp::run(tftp, files, move |finished| core.finished(finished));
+    let tftp = tftp::run(tftp, Arc::clone(&shared));
     tasks.spawn(until_stop(tftp, Arc::clone(&shared), "TFTP"));
     tasks.spawn(http::run(http, Arc::clone(&shared)));
     for log in logs {

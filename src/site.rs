@@ -28,10 +28,14 @@ impl Site {
         self.trees.get(os)
     }
 
-    /// The loaders for an architecture that are on this machine, the best first: for a node whose owner named one, that.
+    /// The loaders for an architecture that there are, the best first: for a node whose owner named one, that.
     pub fn rungs(&self, node: Option<&Node>, arch: Arch) -> impl Iterator<Item = Loader> {
         let ladder = Loader::ladder(arch);
-        let here = |it: &Loader| ladder.contains(it) && self.loaders.contains(it);
+        let has_shim = node.and_then(|node| self.tree(&node.os)).is_some_and(|tree| tree.has_shim);
+        let is_there = move |it: &Loader| {
+            if it.is_of_tree() { has_shim } else { self.loaders.contains(it) }
+        };
+        let here = move |it: &Loader| ladder.contains(it) && is_there(it);
         let named = node.and_then(|node| node.settings.loader).filter(here);
         let is_one = move |it: &Loader| named.is_none_or(|named| named == *it);
         ladder.iter().copied().filter(here).filter(is_one)

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -146,17 +147,26 @@ pub fn dhcp(bytes: &[u8]) {
 /// Circumstances of a TFTP packet: bit 0 whether it comes to port 69 or to a transfer, bits 1 to 3
 /// whose or which, the rest how much time passes afterwards.
 pub fn tftp(bytes: &[u8]) {
-    let files = BTreeMap::from([
-        (Loader::Undionly, Bytes::from(vec![1; 70_000])),
-        (Loader::SnponlyX64, Bytes::from(vec![2; 1468 * 3])),
-    ]);
-    let (mut server, mut now) = (Server::new(files), Duration::from_secs(1000));
+    let content = |name: &str| match name {
+        "undionly.kpxe" => Some(Bytes::from(vec![1; 70_000])),
+        "snponly.efi" => Some(Bytes::from(vec![2; 1468 * 3])),
+        _ => None,
+    };
+    let (mut server, mut now) = (Server::default(), Duration::from_secs(1000));
     let mut started: Vec<TransferId> = vec![];
     for (how, packet) in Dialogue(bytes) {
         let which = how >> 1 & 7;
         if how & 1 == 0 {
             let from = SocketAddrV4::new(Ipv4Addr::new(192, 168, 10, 50 + which), 2000);
-            match server.handle_request(packet, from, now) {
+            let mut step = server.handle_request(packet, from, now);
+            if let Step::Find(wanted) = step {
+                assert!(wanted.name.split('/').all(|segment| !matches!(segment, "" | "." | "..")));
+                step = match content(&wanted.name) {
+                    Some(content) => server.open(wanted, Arc::new(content), now),
+                    None => wanted.refuse(),
+                };
+            }
+            match step {
                 Step::Start { id, ended } => {
                     started.push(id);
                     for id in ended {
@@ -164,7 +174,7 @@ pub fn tftp(bytes: &[u8]) {
                     }
                 }
                 Step::Refuse { bytes, .. } => assert!(bytes.starts_with(&[0, 5])),
-                Step::Again(_) | Step::Drop(_) => {}
+                Step::Find(_) | Step::Again(_) | Step::Drop(_) => {}
             }
         } else if let Some(id) = started.iter().rev().nth(usize::from(which)) {
             server.handle_packet(*id, packet, now);

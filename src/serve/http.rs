@@ -174,7 +174,7 @@ async fn answer(
         Reply::Loader(loader) => match shared.loaders.get(&loader) {
             Some(bytes) => {
                 if head.method == hyper::Method::GET {
-                    shared.loader_sent(peer, loader, bytes.len() as u64);
+                    shared.file_sent(peer, loader.file_name(), bytes.len() as u64);
                 }
                 whole("application/efi", bytes.clone())
             }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +18,8 @@ use tokio::time::{Instant, sleep_until};
 use super::udp::{self, BindError};
 use crate::name::IfName;
 use crate::sys::mtu;
-use crate::tftp::{Files, Finished, Server, Step, TransferId};
+use crate::tftp::transfer::Content;
+use crate::tftp::{Finished, Server, Step, TransferId};
 
 const PORT: u16 = 69;
 /// The largest frame a client can send us a request in.
@@ -69,14 +72,46 @@ impl Shared {
     }
 }
 
-/// Serves `files` until it is dropped, or port 69 breaks; dropping ends all transfers. Every
-/// transfer that ends is told to `on_done`.
-pub async fn run(
-    socket: TftpSocket,
-    files: Files,
-    on_done: impl Fn(Finished),
-) -> io::Result<Infallible> {
-    let server = Mutex::new(Server::new(files));
+/// What the sockets ask the core.
+pub trait Core {
+    /// The file of that name, as that machine may have it. When it comes, what must be on the disk before is there.
+    fn find(
+        &self,
+        name: &str,
+        peer: Ipv4Addr,
+    ) -> impl Future<Output = Option<Arc<dyn Content>>> + Send;
+
+    /// A transfer has ended.
+    fn finished(&self, finished: Finished);
+}
+
+/// A file that is read as it is sent.
+#[derive(Debug)]
+pub struct OnDisk {
+    file: File,
+    len: usize,
+}
+
+impl OnDisk {
+    /// Of so many bytes; `None` when no address space has room for them.
+    pub fn new(file: File, len: u64) -> Option<Self> {
+        Some(Self { file, len: usize::try_from(len).ok()? })
+    }
+}
+
+impl Content for OnDisk {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> Option<()> {
+        self.file.read_exact_at(buffer, u64::try_from(offset).ok()?).ok()
+    }
+}
+
+/// Serves until it is dropped, or port 69 breaks; dropping ends all transfers.
+pub async fn run(socket: TftpSocket, core: impl Core) -> io::Result<Infallible> {
+    let server = Mutex::new(Server::default());
     let shared = Arc::new(Shared { server, started: Instant::now() });
     let mut nudges: BTreeMap<TransferId, Arc<Notify>> = BTreeMap::new();
     let mut tasks = JoinSet::new();
@@ -93,8 +128,9 @@ pub async fn run(
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                 let Ok(id) = ended else { continue };
                 nudges.remove(&id);
-                if let Some(finished) = shared.server().finish(id) {
-                    on_done(finished);
+                let finished = shared.server().finish(id);
+                if let Some(finished) = finished {
+                    core.finished(finished);
                 }
                 continue;
             }
@@ -102,6 +138,13 @@ pub async fn run(
         let bytes = buffer.get(..len).unwrap_or_default();
         let now = shared.now();
         let step = shared.server().handle_request(bytes, from, now);
+        let step = match step {
+            Step::Find(wanted) => match core.find(&wanted.name, *from.ip()).await {
+                Some(content) => shared.server().open(wanted, content, shared.now()),
+                None => wanted.refuse(),
+            },
+            known => known,
+        };
         match step {
             Step::Start { id, ended } => {
                 for nudge in ended.iter().filter_map(|id| nudges.get(id)) {
@@ -123,6 +166,8 @@ pub async fn run(
                     tracing::debug!(%from, %error, "TFTP refusal was not sent");
                 }
             }
+            // Asked and answered above.
+            Step::Find(_) => {}
             Step::Drop(why) => tracing::debug!(%from, %why, "TFTP datagram dropped"),
         }
     }

@@ -3,12 +3,14 @@
 //! The shell feeds in what arrived and what time it is, then drains [`Transfer::poll_transmit`].
 //! Block 0 is the OACK; a transfer without options starts at block 1.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::options::Agreed;
-use super::packet::{self, Packet};
+use super::packet::{self, Packet, Refusal};
 
 /// First wait on a local network, before anything is known of the way; it doubles up to [`RTO_MAX`].
 const RTO_FIRST: Duration = Duration::from_millis(500);
@@ -24,10 +26,36 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 const LAST_TRIES: u32 = 3;
 const LAST_SILENCE: Duration = Duration::from_secs(2);
 
+/// What is sent. A transfer reads it block by block: an initrd of 100 MB need not lie in memory for each node.
+pub trait Content: fmt::Debug + Send + Sync {
+    /// How many bytes it has.
+    fn len(&self) -> usize;
+
+    /// Fills `buffer` with what begins at `offset`; `None` when that cannot be read (any more).
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> Option<()>;
+
+    /// Whether there is nothing in it.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Content for Bytes {
+    fn len(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> Option<()> {
+        let bytes = self.get(offset..offset.checked_add(buffer.len())?)?;
+        buffer.copy_from_slice(bytes);
+        Some(())
+    }
+}
+
 /// The sending side of one download. Invariant: `base <= next <= sent <= last + 1`.
 #[derive(Debug)]
 pub struct Transfer {
-    content: Bytes,
+    content: Arc<dyn Content>,
     agreed: Agreed,
     base: usize, // First block not yet acknowledged. Unlike on the wire, it never wraps.
     next: usize, // Next block to send.
@@ -79,12 +107,14 @@ pub enum Outcome {
     Abandoned,
     /// The client asked again, from the same port or too often.
     Superseded,
+    /// The file was taken away or cut off meanwhile.
+    Unreadable,
 }
 
 impl Transfer {
     /// Starts sending `content`; the first packet is ready at once. Times are counted from any
     /// fixed moment.
-    pub fn new(content: Bytes, agreed: Agreed, now: Duration) -> Self {
+    pub fn new(content: Arc<dyn Content>, agreed: Agreed, now: Duration) -> Self {
         let base = usize::from(agreed.oack.is_empty());
         let last = content.len() / agreed.blksize.max(1) + 1;
         let (tries, acked, outcome) = (0, false, None);
@@ -169,7 +199,14 @@ impl Transfer {
         };
         let start = (index * self.agreed.blksize).min(self.content.len());
         let end = (start + self.agreed.blksize).min(self.content.len());
-        Some(packet::data(wire_number(block), self.content.get(start..end).unwrap_or_default()))
+        let mut packet = packet::data(wire_number(block), end - start);
+        let read =
+            packet.get_mut(packet::DATA_HEADER..).and_then(|it| self.content.read(start, it));
+        if read.is_none() {
+            self.end(Outcome::Unreadable);
+            return Some(packet::error(Refusal::Unreadable));
+        }
+        Some(packet)
     }
 
     /// When [`Self::handle_timeout`] is due.

@@ -174,10 +174,6 @@ fn content() -> Bytes {
     (0..20_000_u32).flat_map(u32::to_le_bytes).take(20_000).collect::<Vec<_>>().into()
 }
 
-fn tftp_server() -> Server {
-    Server::new(Loader::ALL.into_iter().map(|loader| (loader, content())).collect())
-}
-
 impl World {
     fn new(seed: u64, weather: Weather, secrets: &Arc<Secrets>) -> Self {
         let site = site(weather.nodes);
@@ -191,7 +187,7 @@ impl World {
             master: Some(Master::new(Arc::clone(&site), Arc::clone(secrets))),
             secrets: Arc::clone(secrets),
             site,
-            tftp: tftp_server(),
+            tftp: Server::default(),
             life: 0,
             journal: vec![],
             machines: vec![],
@@ -341,7 +337,7 @@ impl World {
         for entry in &self.journal {
             master.apply(entry);
         }
-        (self.master, self.tftp) = (Some(master), tftp_server());
+        (self.master, self.tftp) = (Some(master), Server::default());
         self.life += 1;
     }
 
@@ -432,7 +428,16 @@ impl World {
         if self.master.is_none() {
             return;
         }
-        match self.tftp.handle_request(bytes, from, Duration::from_millis(self.now)) {
+        let now = Duration::from_millis(self.now);
+        let step = match (self.tftp.handle_request(bytes, from, now), &self.master) {
+            (tftp::Step::Find(wanted), Some(master)) => {
+                let found = master.handle_tftp(&wanted.name, *from.ip());
+                assert!(matches!(found.reply, Reply::Loader(_)), "{found:?}");
+                self.tftp.open(wanted, Arc::new(content()), now)
+            }
+            (step, _) => step,
+        };
+        match step {
             tftp::Step::Start { id, ended } => {
                 for id in ended {
                     self.finish(id);
@@ -442,7 +447,7 @@ impl World {
             tftp::Step::Again(id) => self.drain(id),
             tftp::Step::Refuse { name, .. } => panic!("refused: {name}"),
             // All places are taken: the client asks again.
-            tftp::Step::Drop(_) => {}
+            tftp::Step::Find(_) | tftp::Step::Drop(_) => {}
         }
     }
 
@@ -466,10 +471,9 @@ impl World {
 
     /// Who was sent a loader is written down, as `serve` does.
     fn finish(&mut self, id: TransferId) {
-        let Some(Finished { peer, loader, bytes, outcome }) = self.tftp.finish(id) else { return };
+        let Some(Finished { peer, name, bytes, outcome }) = self.tftp.finish(id) else { return };
         if outcome == Outcome::Delivered {
-            let sent =
-                self.master.as_ref().and_then(|it| it.loader_sent(*peer.ip(), loader, bytes));
+            let sent = self.master.as_ref().and_then(|it| it.loader_sent(*peer.ip(), &name, bytes));
             self.write_down(sent.into_iter().collect());
         }
     }

@@ -7,7 +7,7 @@ const LAYERS: [&[&str]; 8] = [
     &["mac", "machine", "name"],
     &["cluster", "hardware", "media", "mirrors", "repodata", "site", "snippets", "stage"],
     &["boot", "trust"],
-    &["artifacts", "escape", "firewall", "ipxe", "kickstart"],
+    &["artifacts", "escape", "firewall", "grub", "ipxe", "kickstart"],
     &["arp", "dhcp", "http", "push", "setup", "tftp"],
     &["doctor", "master"],
     &["apply", "change", "host", "import", "journal", "repo", "sys"],

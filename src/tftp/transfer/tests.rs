@@ -5,12 +5,15 @@ use crate::tftp::packet::Mode;
 
 const START: Duration = Duration::from_secs(1000);
 
+fn content(len: usize) -> Vec<u8> {
+    (0..len).map(|index| u8::try_from(index % 251).unwrap()).collect()
+}
+
 fn transfer(len: usize, options: &[(&str, &str)]) -> Transfer {
-    let content: Vec<u8> = (0..len).map(|index| u8::try_from(index % 251).unwrap()).collect();
     let asked: Vec<_> =
         options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let agreed = Agreed::new(&asked, Mode::Octet, len);
-    Transfer::new(content.into(), agreed, START)
+    Transfer::new(Arc::new(Bytes::from(content(len))), agreed, START)
 }
 
 fn ack(block: u16) -> Vec<u8> {
@@ -106,7 +109,7 @@ fn content_that_fills_its_blocks_ends_with_an_empty_one() {
 #[test]
 fn empty_content_is_one_empty_block() {
     let mut transfer = transfer(0, &[]);
-    assert_eq!(transfer.poll_transmit(), Some(packet::data(1, b"")));
+    assert_eq!(transfer.poll_transmit(), Some(packet::data(1, 0)));
     transfer.handle_packet(&ack(1), START);
     assert_eq!(transfer.outcome(), Some(Outcome::Delivered));
 }
@@ -279,14 +282,38 @@ fn an_error_ends_it_without_a_word() {
     assert_eq!(transfer.outcome(), Some(Outcome::Aborted { code: 8 }));
 }
 
+/// A file that was cut off after it was opened.
+#[derive(Debug)]
+struct Cut;
+
+impl Content for Cut {
+    fn len(&self) -> usize {
+        2000
+    }
+
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> Option<()> {
+        (offset + buffer.len() <= 512).then_some(())
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_ends_with_an_error_and_never_with_zeros() {
+    let agreed = Agreed::new(&[], Mode::Octet, Cut.len());
+    let mut transfer = Transfer::new(Arc::new(Cut), agreed, START);
+    assert_eq!(sent(&mut transfer), [1]);
+    transfer.handle_packet(&ack(1), START);
+    assert_eq!(transfer.poll_transmit().map(|bytes| bytes[1]), Some(5));
+    assert_eq!(transfer.outcome(), Some(Outcome::Unreadable));
+    assert_eq!(transfer.poll_transmit(), None);
+}
+
 #[test]
 fn delivers_across_the_block_number_wrap() {
     for (blksize, window) in [("8", 1), ("8", 16)] {
         let windowsize = window.to_string();
         let mut transfer =
             transfer(8 * 65_540 + 3, &[("blksize", blksize), ("windowsize", &windowsize)]);
-        let content = transfer.content.clone();
-        assert_eq!(run(&mut transfer, 0, 1), content);
+        assert_eq!(run(&mut transfer, 0, 1), content(8 * 65_540 + 3));
         assert_eq!(transfer.outcome(), Some(Outcome::Delivered));
     }
 }
@@ -296,10 +323,9 @@ fn survives_loss_for_every_seed() {
     for (seed, window) in (0..300).zip([1, 4, 16].into_iter().cycle()) {
         let windowsize = window.to_string();
         let mut transfer = transfer(40_000, &[("blksize", "1432"), ("windowsize", &windowsize)]);
-        let content = transfer.content.clone();
         let got = run(&mut transfer, 10, seed);
         assert_eq!(transfer.outcome(), Some(Outcome::Delivered), "seed {seed}");
-        assert_eq!(got, content, "seed {seed}");
+        assert_eq!(got, content(40_000), "seed {seed}");
     }
 }
 
