@@ -127,10 +127,28 @@ pub fn decide<'a>(site: &'a Site, state: &State, machine: &Machine) -> Decision<
             let first = order.find(|loader| !(by_http && loader.is_of_tree()));
             first.map_or(Decision::NoLoader(arch), Decision::Chainload)
         }
-        Asker::Ipxe { http: true, .. } => {
-            node.map_or(Decision::Hold(Hold::Unknown), |node| plan(site, state, node, machine))
-        }
+        Asker::Ipxe { http: true, arch } => match node {
+            None => Decision::Hold(Hold::Unknown),
+            Some(node) => in_place_of_rom(site, state, node, machine, arch)
+                .map_or_else(|| plan(site, state, node, machine), Decision::Chainload),
+        },
     }
+}
+
+/// The loader that the owner named for a node whose card has an iPXE of its own, perhaps an old or half one. Once it
+/// was sent, it is the one that asks: the two look alike.
+fn in_place_of_rom(
+    site: &Site,
+    state: &State,
+    node: &Node,
+    machine: &Machine,
+    arch: Arch,
+) -> Option<Loader> {
+    let is_awaited = state.progress(node.mac).is_some_and(|it| it.ladder.is_awaited());
+    // Who asks for a script has its address.
+    let is_rom = machine.ip.is_none() && !is_awaited;
+    let named = node.settings.loader.filter(|_| is_rom)?;
+    site.rungs(Some(node), arch).find(|rung| *rung == named)
 }
 
 /// The loaders that a machine is sent, one after the other until it comes back from one.

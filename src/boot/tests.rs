@@ -76,6 +76,29 @@ fn the_owners_loader_is_the_only_one_where_it_is_there_and_fits() {
     assert_eq!(loader_of(&site, &[], Arch::Bios), Decision::NoLoader(Arch::Bios));
 }
 
+// A card of 2010 whose ROM is an iPXE without what is needed today.
+#[test]
+fn the_owners_loader_takes_the_place_of_the_roms_ipxe_once_a_boot() {
+    let mut parts = sample::parts();
+    parts.nodes[0].settings.loader = Some(Loader::Undionly);
+    let site = site_of(Cluster::assemble(parts));
+    let asks = |events: &[Event], arch, ip| {
+        let asker = Asker::Ipxe { arch, http: true };
+        let machine = Machine { mac: mac(1), asker, ip, hardware: None };
+        decide(&site, &state(events), &machine) == Decision::Chainload(Loader::Undionly)
+    };
+    let loader = Event::LoaderSent { loader: Loader::Undionly, bytes: 74_213 };
+    assert!(asks(&[Event::Armed], Arch::Bios, None));
+    assert!(!asks(&[Event::Armed], Arch::UefiX64, None), "it is none for this firmware");
+    assert!(!asks(&[Event::Armed], Arch::Bios, Some(OWN)), "a script is a script");
+    let mut events = vec![Event::Armed, loader];
+    assert!(!asks(&events, Arch::Bios, None), "it is the one that asks now");
+    events.push(SCRIPT);
+    assert!(asks(&events, Arch::Bios, None), "the next boot");
+    let other = Machine { mac: mac(2), asker: IPXE, ip: None, hardware: None };
+    assert!(!matches!(decide(&site, &state(&[]), &other), Decision::Chainload(_)));
+}
+
 #[test]
 fn a_laptop_meets_silence_and_a_blank_stranger_a_hold_screen() {
     let (site, state) = (site(), State::default());
