@@ -65,9 +65,21 @@ pub struct Network {
     pub dns: Vec<Ipv4Addr>,
     /// Whether workers may reach hosts behind the uplink (S9).
     pub internet: bool,
+    /// Who gives addresses on the private wire.
+    pub dhcp: DhcpMode,
     /// Whether machines that are unknown and do not boot from the network (laptops, BMCs) get a
     /// lease too. Off: they meet silence.
     pub strangers: bool,
+}
+
+/// Who gives addresses on the private wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DhcpMode {
+    /// We do, and nobody else.
+    Serve,
+    /// Another server that has to stay. We only tell machines what to boot (PXE 2.1 section 2.2.3, proxy DHCP): the
+    /// other one gives each node the address that stands in `cluster.toml`.
+    Proxy,
 }
 
 /// An inclusive range of addresses inside the subnet.

@@ -12,7 +12,7 @@ mod sightings;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::boot::{self, Decision};
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, DhcpMode, Node};
 use crate::mac::Mac;
 use crate::machine::{Asker, Machine};
 use crate::site::Site;
@@ -153,6 +153,9 @@ pub enum Ignored {
         /// Where.
         ip: Ipv4Addr,
     },
+    /// Another server gives addresses here, and this asks for one.
+    #[error("{0} asks for an address, and those are another server's")]
+    Proxied(Mac),
     /// BOOTP, which knows no leases that end, from a machine that is not in the cluster.
     #[error("{0} speaks BOOTP and is not in the cluster")]
     Bootp(Mac),
@@ -203,6 +206,9 @@ impl Dhcp {
         let node = cluster.node_by_mac(mac);
         let boot = Boot::from(&decision);
         let exchange = Exchange { cluster, request, node, boot, datagram, now };
+        if cluster.network().dhcp == DhcpMode::Proxy {
+            return self.proxy(state, &exchange);
+        }
         self.note(&exchange)?;
         if let Decision::Ignore(why) = decision {
             return Err(Ignored::Decided { mac, why });
@@ -223,6 +229,24 @@ impl Dhcp {
         let is_lent = !answer.yiaddr.is_unspecified();
         if node.is_none() && is_lent && matches!(answer.kind, Kind::Offer | Kind::Ack) {
             answer.seen = self.sightings.saw(state, request, answer.yiaddr, now);
+        }
+        Ok(Step::Answer(answer))
+    }
+
+    /// Beside another server: what to boot, and no address. A machine takes both offers together.
+    fn proxy(&mut self, state: &State, exchange: &Exchange<'_>) -> Result<Step, Ignored> {
+        let request = exchange.request;
+        let is_first = matches!(request.message, Message::Discover { .. });
+        let reply = match exchange.datagram.service {
+            Service::BootServer => exchange.boot_server_reply()?,
+            Service::Dhcp if is_first && exchange.boot != Boot::Nothing => {
+                Reply { kind: Kind::Offer, ..exchange.informed() }
+            }
+            Service::Dhcp => return Err(Ignored::Proxied(request.mac)),
+        };
+        let mut answer = exchange.answer(&reply)?;
+        if is_first && exchange.node.is_none() {
+            answer.seen = self.sightings.saw(state, request, answer.yiaddr, exchange.now);
         }
         Ok(Step::Answer(answer))
     }

@@ -63,7 +63,7 @@ pub fn render(
             Local { name: &node.name, mac, why }.render()
         }
         (Decision::Hold(hold), _) => {
-            let (reason, advice) = ipxe::why(mac, *hold);
+            let (reason, advice) = ipxe::why(cluster, mac, *hold);
             Wait { mac, reason, advice }.render()
         }
         (

@@ -6,7 +6,7 @@ use askama::Template;
 
 use crate::artifacts::base_url;
 use crate::boot::{Decision, Hold};
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, DhcpMode, Node};
 use crate::escape::{KernelArgs, ScreenText, Unwritable};
 use crate::hardware::Unfit;
 use crate::mac::Mac;
@@ -175,17 +175,21 @@ pub(crate) fn installer_args<'a>(
 }
 
 fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
-    let (reason, advice) = why(mac, hold);
+    let (reason, advice) = why(cluster, mac, hold);
     Wait { mac, mac_hyphens: mac.hyphens(), base: base_url(cluster), reason, advice }
 }
 
 /// Why a machine waits, and what its owner may do.
-pub(crate) fn why(mac: Mac, hold: Hold<'_>) -> (ScreenText, ScreenText) {
+pub(crate) fn why(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> (ScreenText, ScreenText) {
     let look = |name: &NodeName| format!("On the master: rekindle log {name}");
     let (reason, advice) = match hold {
         Hold::Unknown => (
             "It is not in the cluster yet. Nothing on its disk was touched.".to_owned(),
             format!("On the master: rekindle node add --mac {mac}"),
+        ),
+        Hold::OldAddress(node) if cluster.network().dhcp == DhcpMode::Proxy => (
+            format!("It is {}, and the network's DHCP server gave it another address.", node.name),
+            format!("On that server: reserve {} for {mac}", node.ip),
         ),
         Hold::OldAddress(node) => (
             format!("It is {} now and asks for its own address.", node.name),

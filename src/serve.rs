@@ -25,7 +25,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use tokio::sync::watch::{Receiver, Sender};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, DhcpMode};
 use crate::dhcp::{Answer, Datagram, Ignored, Step};
 use crate::journal::{Journal, JournalError, now_ms};
 use crate::mac::Mac;
@@ -425,8 +425,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let logs = syslog::bind(&network.interface, network.address)?;
     // From here on a signal ends us well, whoever was quick to send it.
     let signal = signals()?;
+    let is_alone = network.dhcp == DhcpMode::Serve;
     // What arrives meanwhile waits in the sockets.
-    shared.others.glance(&network).await;
+    if is_alone {
+        shared.others.glance(&network).await;
+    }
     let mut tasks = tokio::task::JoinSet::new();
     let dhcp = dhcp::run(dhcp, Arc::clone(&shared));
     tasks.spawn(until_stop(dhcp, Arc::clone(&shared), "DHCP"));
@@ -437,10 +440,16 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         tasks.spawn(syslog::run(log, settings.state.join("logs"), Arc::clone(&shared)));
     }
     tasks.spawn(watch::run(settings.config.clone(), version, Arc::clone(&shared)));
-    tasks.spawn(others::run(network.clone(), Arc::clone(&shared)));
+    if is_alone {
+        tasks.spawn(others::run(network.clone(), Arc::clone(&shared)));
+    }
 
     let nodes = shared.site().cluster.nodes().len();
-    let what = if shared.others.are_there() { "TFTP and HTTP" } else { "DHCP, TFTP and HTTP" };
+    let what = match network.dhcp {
+        DhcpMode::Proxy => "proxy DHCP, TFTP and HTTP",
+        DhcpMode::Serve if shared.others.are_there() => "TFTP and HTTP",
+        DhcpMode::Serve => "DHCP, TFTP and HTTP",
+    };
     tracing::info!(interface = %network.interface, address = %network.address, nodes, "serving {what}");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "no service manager told");

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 
 use super::file::{At, Findings, Reader, Table, document};
-use super::{AddressRange, Cluster, Network, Node, Os, Parts, Scheduler, User};
+use super::{AddressRange, Cluster, DhcpMode, Network, Node, Os, Parts, Scheduler, User};
 use crate::name::OsName;
 use nodes::Frame;
 use settings::Defaults;
@@ -122,6 +122,8 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
     let dns: Vec<_> =
         dns.into_iter().filter_map(|text| address(reader, text)).map(|at| at.value).collect();
     let internet = reader.flag(&mut table, "internet");
+    let modes = [("serve", DhcpMode::Serve), ("proxy", DhcpMode::Proxy)];
+    let dhcp = settings::one_of(reader, &mut table, "dhcp", modes).unwrap_or(DhcpMode::Serve);
     let strangers = reader.flag(&mut table, "strangers").is_some_and(|at| at.value);
     reader.finish(table);
     if let (Some(uplink), Some(interface)) = (&uplink, &interface)
@@ -156,6 +158,7 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
         domain: domain?.value,
         dns,
         internet: internet.is_some_and(|at| at.value),
+        dhcp,
         strangers,
     })
 }

@@ -45,6 +45,7 @@ pub(crate) fn network() -> Network {
         internet: false,
         uplink_client_id: None,
         ssh_port: 22,
+        dhcp: DhcpMode::Serve,
         strangers: false,
     }
 }

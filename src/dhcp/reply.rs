@@ -7,7 +7,7 @@ use dhcproto::v4::{DhcpOption, MessageType, OptionCode, UnknownOption};
 
 use super::request::{Class, Request};
 use crate::boot::Decision;
-use crate::cluster::Network;
+use crate::cluster::{DhcpMode, Network};
 use crate::mac::Mac;
 use crate::machine::{Asker, Loader};
 use crate::name::NodeName;
@@ -138,8 +138,9 @@ impl Reply<'_> {
             let port = if *from.ip() == ciaddr { from.port() } else { CLIENT_PORT };
             return Destination::Client(SocketAddrV4::new(ciaddr, port));
         }
-        // Old ROMs ask for unicast and then do not listen for it; all of them take broadcast.
-        if request.wants_broadcast() || request.is_bios() {
+        // Old ROMs ask for unicast and then do not listen for it; all of them take broadcast. A proxy's offer has no
+        // address to be sent to.
+        if request.wants_broadcast() || request.is_bios() || self.yiaddr.is_unspecified() {
             return Destination::Broadcast;
         }
         Destination::Unicast { ip: self.yiaddr, mac: request.mac }
@@ -203,7 +204,9 @@ impl Reply<'_> {
             return options;
         }
         options.extend(self.lease_s.map(DhcpOption::AddressLeaseTime));
-        self.network_options(&mut options);
+        if self.network.dhcp == DhcpMode::Serve {
+            self.network_options(&mut options);
+        }
         if let Some(lease_s) = self.lease_s {
             options.push(DhcpOption::Renewal(lease_s / 2));
             options.push(DhcpOption::Rebinding(lease_s / 8 * 7));
@@ -234,7 +237,15 @@ impl Reply<'_> {
         match request.class {
             Some(Class::Pxe) if !is_ipxe && self.boot != Boot::Nothing => {
                 options.push(DhcpOption::ClassIdentifier(b"PXEClient".to_vec()));
-                options.push(DhcpOption::VendorExtensions(self.vendor_options()));
+                // UEFI takes a proxy's file only when it has asked port 4011 for it, where dnsmasq and pixiecore send it,
+                // too. That it need not ask is said by these options.
+                if self.network.dhcp == DhcpMode::Serve || request.is_bios() {
+                    options.push(DhcpOption::VendorExtensions(self.vendor_options()));
+                }
+            }
+            // This is how iPXE tells a proxy's offer from any other (`dhcp_has_pxeopts`).
+            Some(Class::Pxe) if is_ipxe && self.network.dhcp == DhcpMode::Proxy => {
+                options.push(DhcpOption::ClassIdentifier(b"PXEClient".to_vec()));
             }
             Some(Class::Http) if !is_ipxe => {
                 options.push(DhcpOption::ClassIdentifier(b"HTTPClient".to_vec()));

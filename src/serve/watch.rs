@@ -126,11 +126,11 @@ fn reload(config: &Path, shared: &Shared, said: Option<String>) -> Option<String
     };
     let place = |site: &crate::site::Site| {
         let network = site.cluster.network();
-        (network.interface.clone(), network.address, network.subnet)
+        (network.interface.clone(), network.address, network.subnet, network.dhcp)
     };
     if place(&old) != place(&site) {
         return complain(format!(
-            "the private interface or its address changed in {}; the previous one stays in \
+            "the private interface, its address or `dhcp` changed in {}; the previous one stays in \
              force until rekindle is restarted",
             config.display()
         ));

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from . import net
 from .master import Settings
 from .session import Lab
 from .shell import wait_for
+from .vm import Vm
 
 # The installer's kernel runs, has found its card, and has its kickstart.
 RUNS = ("kickstart", "pre", "disk", "packages", "post", "installed")
@@ -46,12 +48,45 @@ def firmware(lab: Lab) -> None:
     lab.serve(Settings([lab.medium]))
     for way in WAYS:
         lab.phases.begin(way.what)
-        lab.proof.check("C3", way.what, lambda way=way: boots(lab, way))
+        lab.proof.check("C3", way.what, lambda way=way: boots(lab, way, lab.machine(lab.hardware(**way.hardware))))
 
 
-def boots(lab: Lab, way: Way) -> tuple[bool, str]:
+# The machines' addresses are reserved, as their owner does it on the router.
+UDHCPD = """\
+start 192.168.10.240
+end 192.168.10.245
+interface eth1
+lease_file {dir}/udhcpd.leases
+pidfile {dir}/udhcpd.pid
+opt subnet 255.255.255.0
+opt router 192.168.10.250
+"""
+
+
+def proxy(lab: Lab) -> None:
+    """`dhcp = "proxy"`: another DHCP server stays and gives the addresses, BIOS and UEFI are told what to boot."""
+    lab.serve(Settings([lab.medium], dhcp="proxy"))
+    ways = [Way("BIOS, beside another DHCP server", BIOS),
+            Way("BIOS, undionly.kpxe by TFTP, beside another DHCP server", {**BIOS, "card": "e1000"}, "undionly.kpxe", ("undionly",)),
+            Way("UEFI's own PXE, beside another DHCP server", UEFI, "", ("snponly-x64",))]
+    vms = [lab.machine(lab.hardware(**way.hardware)) for way in ways]
+    directory = lab.master.dir
+    (directory / "udhcpd.leases").touch()
+    # `node add` gives them the first addresses of `workers`, in this order.
+    leases = "".join(f"static_lease {vm.mac} {net.SUBNET}.{10 + place}\n" for place, vm in enumerate(vms))
+    (directory / "udhcpd.conf").write_text(UDHCPD.format(dir=directory) + leases)
+    log = (directory / "udhcpd.log").open("ab")
+    other = net.start(net.OBSERVER, "busybox", "udhcpd", "-f", directory / "udhcpd.conf", log=log)
+    try:
+        for way, vm in zip(ways, vms):
+            lab.phases.begin(way.what)
+            lab.proof.check("C3", way.what, lambda way=way, vm=vm: boots(lab, way, vm))
+    finally:
+        other.terminate()
+        other.wait()
+
+def boots(lab: Lab, way: Way, vm: Vm) -> tuple[bool, str]:
     """One machine, from its button to its kickstart."""
-    vm = lab.machine(lab.hardware(**way.hardware))
     vm.plug_in()
     name = lab.add(vm)
     if way.loader:
@@ -73,4 +108,4 @@ def boots(lab: Lab, way: Way) -> tuple[bool, str]:
         f"; {way.wire.decode()}: {on_wire}" if way.wire else "")
 
 
-STORIES = {"firmware": firmware}
+STORIES = {"firmware": firmware, "proxy": proxy}

@@ -145,7 +145,7 @@ fn loader<'d>(reader: &mut Reader<'d>, table: &mut Table<'d>) -> Option<Loader> 
 }
 
 /// Takes one of two words.
-fn one_of<'d, T>(
+pub(super) fn one_of<'d, T>(
     reader: &mut Reader<'d>,
     table: &mut Table<'d>,
     key: &'static str,
