@@ -1,0 +1,176 @@
+//! DHCP: whole exchanges with 32 machines at a time, and a room that is switched on in one instant.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::peers::{self, mac};
+use crate::place::Place;
+use crate::{Contest, Figures};
+
+const SERVERS: [&str; 4] = ["rekindle", "dnsmasq", "isc-dhcpd", "kea"];
+const IN_FLIGHT: usize = 32;
+const EXCHANGES: usize = 20_000;
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub fn contests() -> Result<Vec<Contest>> {
+    let mut contests = vec![];
+    for nodes in [250, 5000] {
+        contests.push(Contest::hold(
+            format!("DHCP, exchanges of 4 messages, {IN_FLIGHT} in flight, {nodes} machines known"),
+            &SERVERS,
+            |server| {
+                let place = Place::new(false)?;
+                let running = peers::dhcp(&place, server, nodes)?;
+                // Whatever is done once is done.
+                place.as_client(|| exchanges(nodes, usize::from(nodes).min(1000)))?;
+                let before = running.cpu_s()?;
+                let took = place.as_client(|| exchanges(nodes, EXCHANGES))?;
+                let cpu = running.cpu_s()? - before;
+                Ok(Figures::from([
+                    ("exchanges/s", EXCHANGES as f64 / took.as_secs_f64()),
+                    ("CPU us per exchange", cpu * 1e6 / EXCHANGES as f64),
+                    ("PSS MiB", running.pss_mib()?),
+                ]))
+            },
+        )?);
+    }
+    for count in [32, 250, 1000] {
+        contests.push(Contest::hold(
+            format!("DHCP, {count} machines ask in the same instant"),
+            &SERVERS,
+            |server| {
+                let place = Place::new(false)?;
+                let _running = peers::dhcp(&place, server, 1000)?;
+                let (answered, last) = place.as_client(|| storm(count))?;
+                Ok(Figures::from([
+                    ("unanswered", f64::from(count) - answered as f64),
+                    ("ms to the last answer", last.as_secs_f64() * 1e3),
+                ]))
+            },
+        )?);
+    }
+    Ok(contests)
+}
+
+/// A socket that hears every answer, however many come at once.
+fn socket() -> Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind_device(Some(b"eth0"))?;
+    socket.set_broadcast(true)?;
+    setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20))?;
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68).into())?;
+    Ok(socket.into())
+}
+
+/// What a ROM sends: it asks for broadcast, as all answers are to reach one socket.
+fn message(number: u16, kind: u8, offered: Option<(Ipv4Addr, [u8; 4])>) -> Vec<u8> {
+    let mut bytes = vec![1, 1, 6, 0, 0, 0];
+    bytes.extend(number.to_be_bytes());
+    bytes.extend([0, 0, 0x80, 0]);
+    bytes.resize(28, 0);
+    bytes.extend(mac(number));
+    bytes.resize(236, 0);
+    bytes.extend([0x63, 0x82, 0x53, 0x63, 53, 1, kind]);
+    bytes.extend([93, 2, 0, 0, 94, 3, 1, 2, 1, 60, 32]);
+    bytes.extend(b"PXEClient:Arch:00000:UNDI:002001");
+    bytes.extend([55, 8, 1, 3, 6, 12, 15, 43, 66, 67]);
+    if let Some((ip, server)) = offered {
+        bytes.extend([50, 4]);
+        bytes.extend(ip.octets());
+        bytes.extend([54, 4]);
+        bytes.extend(server);
+    }
+    bytes.push(255);
+    bytes.resize(bytes.len().max(300), 0);
+    bytes
+}
+
+/// Whom an answer is for, its kind, the address and the server.
+fn read(bytes: &[u8]) -> Option<(u16, u8, Ipv4Addr, [u8; 4])> {
+    let number = u16::from_be_bytes([*bytes.get(32)?, *bytes.get(33)?]);
+    let ip: [u8; 4] = bytes.get(16..20)?.try_into().ok()?;
+    let mut options = bytes.get(240..)?;
+    let (mut kind, mut server) = (0, [0; 4]);
+    while let [code, len, rest @ ..] = options {
+        if *code == 255 {
+            break;
+        }
+        let (value, behind) = rest.split_at_checked(usize::from(*len))?;
+        match code {
+            53 => kind = *value.first()?,
+            54 => server = value.try_into().ok()?,
+            _ => {}
+        }
+        options = behind;
+    }
+    Some((number, kind, Ipv4Addr::from(ip), server))
+}
+
+/// So many exchanges by machines in turn.
+fn exchanges(nodes: u16, count: usize) -> Result<Duration> {
+    let socket = socket()?;
+    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    let everybody = (Ipv4Addr::BROADCAST, 67);
+    let mut waiting: Vec<Option<(Instant, Vec<u8>)>> = vec![None; usize::from(nodes)];
+    let (mut begun, mut done, mut next) = (0, 0, 0u16);
+    let mut buffer = [0; 1500];
+    let start = Instant::now();
+    while done < count {
+        while begun < count && begun - done < IN_FLIGHT {
+            let bytes = message(next, 1, None);
+            socket.send_to(&bytes, everybody)?;
+            waiting[usize::from(next)] = Some((Instant::now(), bytes));
+            begun += 1;
+            next = (next + 1) % nodes;
+        }
+        let Ok(len) = socket.recv(&mut buffer) else {
+            for (since, bytes) in waiting.iter_mut().flatten() {
+                if since.elapsed() > AGAIN {
+                    socket.send_to(bytes, everybody)?;
+                    *since = Instant::now();
+                }
+            }
+            ensure!(start.elapsed() < Duration::from_secs(120), "{done} of {count} exchanges only");
+            continue;
+        };
+        let Some((number, kind, ip, server)) = read(&buffer[..len]) else { continue };
+        let Some(state) = waiting.get_mut(usize::from(number)) else { continue };
+        match kind {
+            2 if state.is_some() => {
+                let bytes = message(number, 3, Some((ip, server)));
+                socket.send_to(&bytes, everybody)?;
+                *state = Some((Instant::now(), bytes));
+            }
+            5 if state.take().is_some() => done += 1,
+            _ => {}
+        }
+    }
+    Ok(start.elapsed())
+}
+
+/// All ask, none asks again: how many are answered, and when the last one was.
+fn storm(count: u16) -> Result<(usize, Duration)> {
+    let socket = socket()?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let all: Vec<_> = (0..count).map(|number| message(number, 1, None)).collect();
+    let start = Instant::now();
+    for bytes in &all {
+        socket.send_to(bytes, (Ipv4Addr::BROADCAST, 67))?;
+    }
+    let (mut answered, mut last) = (BTreeSet::new(), Duration::ZERO);
+    let mut buffer = [0; 1500];
+    while answered.len() < usize::from(count) {
+        let Ok(len) = socket.recv(&mut buffer) else { break };
+        if let Some((number, 2, ..)) = read(&buffer[..len])
+            && answered.insert(number)
+        {
+            last = start.elapsed();
+        }
+    }
+    Ok((answered.len(), last))
+}
