@@ -9,7 +9,7 @@ use crate::boot::Decision;
 use crate::cluster::Cluster;
 use crate::escape::ScreenText;
 use crate::hardware::Unfit;
-use crate::ipxe::{self, Installer, InstallerArgs, ScriptError};
+use crate::ipxe::{self, Boot, Installer, ScriptError, Source};
 use crate::mac::Mac;
 use crate::media::Release;
 use crate::name::{NodeName, OsName};
@@ -24,7 +24,7 @@ struct Install<'a> {
     initrd: &'a str,
     /// GRUB of release 7 checks signatures in commands of their own.
     efi: &'static str,
-    args: InstallerArgs<'a>,
+    args: String,
     delay_s: u32,
 }
 
@@ -52,10 +52,12 @@ pub fn render(
     install: Option<Installer<'_>>,
 ) -> Result<String, ScriptError> {
     let text = match (decision, install) {
-        (Decision::Install { node, os, .. }, Some(Installer { tree, token, delay_s })) => {
-            let efi = if tree.release == Release::El7 { "efi" } else { "" };
-            let args = ipxe::installer_args(cluster, node, os, token)?;
-            let (kernel, initrd) = (&tree.kernel, &tree.initrd);
+        (Decision::Install { node, os, .. }, Some(installer)) => {
+            let is_el7 =
+                matches!(installer.source, Source::Tree(tree) if tree.release == Release::El7);
+            let efi = if is_el7 { "efi" } else { "" };
+            let Boot { kernel, initrd, args } = installer.boot(cluster, node, os)?;
+            let delay_s = installer.delay_s;
             Install { name: &node.name, mac, os, kernel, initrd, efi, args, delay_s }.render()
         }
         (Decision::LocalBoot { node, unfit, .. }, _) => {
@@ -94,7 +96,7 @@ mod tests {
         let (cluster, node) = (sample::cluster(), sample::node(1));
         let (tree, token) = (Tree { release, ..tree() }, Token::masked());
         let decision = Decision::Install { node: &node, os: &node.os, arm: Arm::new(1) };
-        let installer = Installer { tree: &tree, token: &token, delay_s: 0 };
+        let installer = Installer { source: Source::Tree(&tree), token: &token, delay_s: 0 };
         render(&cluster, node.mac, &decision, Some(installer)).expect("a text")
     }
 

@@ -6,8 +6,9 @@ use askama::Template;
 
 use crate::artifacts::base_url;
 use crate::boot::{Decision, Hold};
-use crate::cluster::{Cluster, DhcpMode, Node};
+use crate::cluster::{Cluster, DhcpMode, Foreign, Node};
 use crate::escape::{KernelArgs, ScreenText, Unwritable};
+use crate::foreign;
 use crate::hardware::Unfit;
 use crate::mac::Mac;
 use crate::machine::BiosDrive;
@@ -57,14 +58,14 @@ struct Install<'a> {
     os: &'a OsName,
     kernel: &'a str,
     initrd: &'a str,
-    args: InstallerArgs<'a>,
+    args: String,
     delay_s: u32,
 }
 
 /// What the installer's kernel is told, whatever loads it.
 #[derive(Template)]
 #[template(path = "installer.args")]
-pub(crate) struct InstallerArgs<'a> {
+struct InstallerArgs<'a> {
     base: String,
     node_url: String,
     master: Ipv4Addr,
@@ -92,11 +93,20 @@ struct Wait {
     advice: ScreenText,
 }
 
+/// Where the installer of a decision's os comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// An install tree.
+    Tree(&'a Tree),
+    /// The owner's own.
+    Foreign(&'a Foreign),
+}
+
 /// What an install script needs besides its decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Installer<'a> {
-    /// The tree of the decision's os.
-    pub tree: &'a Tree,
+    /// Kernel and initrd.
+    pub source: Source<'a>,
     /// The node's one-time token.
     pub token: &'a Token,
     /// How long the node waits before it begins, because others have begun.
@@ -140,38 +150,63 @@ fn install_script<'a>(
     cluster: &Cluster,
     node: &'a Node,
     os: &'a OsName,
-    Installer { tree, token, delay_s }: Installer<'a>,
+    installer: Installer<'a>,
 ) -> Result<Install<'a>, ScriptError> {
+    let Boot { kernel, initrd, args } = installer.boot(cluster, node, os)?;
     Ok(Install {
         name: &node.name,
         mac: node.mac,
         base: base_url(cluster),
         os,
-        kernel: &tree.kernel,
-        initrd: &tree.initrd,
-        args: installer_args(cluster, node, os, token)?,
-        delay_s,
+        kernel,
+        initrd,
+        args,
+        delay_s: installer.delay_s,
     })
 }
 
-/// The arguments of the installer's kernel for a node.
-pub(crate) fn installer_args<'a>(
-    cluster: &Cluster,
-    node: &Node,
-    os: &'a OsName,
-    token: &Token,
-) -> Result<InstallerArgs<'a>, ScriptError> {
-    let base = base_url(cluster);
-    let more = KernelArgs::new(&node.settings.kernel_args)
-        .map_err(|fault| ScriptError::Value { node: node.name.clone(), fault })?;
-    Ok(InstallerArgs {
-        node_url: format!("{base}/node/{}", token.reveal()),
-        master: cluster.network().address,
-        os,
-        mac_hyphens: node.mac.hyphens(),
-        more,
-        base,
-    })
+/// Files below `/tree/OS/`, and what the kernel is told.
+pub(crate) struct Boot<'a> {
+    pub(crate) kernel: &'a str,
+    pub(crate) initrd: &'a str,
+    pub(crate) args: String,
+}
+
+impl<'a> Installer<'a> {
+    /// How a node is booted into it, whatever program loads it.
+    pub(crate) fn boot(
+        &self,
+        cluster: &Cluster,
+        node: &Node,
+        os: &OsName,
+    ) -> Result<Boot<'a>, ScriptError> {
+        let unwritable = |fault| ScriptError::Value { node: node.name.clone(), fault };
+        let (kernel, initrd) = match self.source {
+            Source::Tree(tree) => (&tree.kernel, &tree.initrd),
+            Source::Foreign(foreign) => (&foreign.kernel, &foreign.initrd),
+        };
+        let args = match self.source {
+            Source::Foreign(foreign) => {
+                foreign::kernel_args(cluster, node, foreign, self.token).map_err(unwritable)?
+            }
+            Source::Tree(_) => {
+                let base = base_url(cluster);
+                let args = InstallerArgs {
+                    node_url: format!("{base}/node/{}", self.token.reveal()),
+                    master: cluster.network().address,
+                    os,
+                    mac_hyphens: node.mac.hyphens(),
+                    more: KernelArgs::new(&node.settings.kernel_args).map_err(unwritable)?,
+                    base,
+                };
+                let reason = |error: askama::Error| error.to_string();
+                let template =
+                    |error| ScriptError::Template { mac: node.mac, reason: reason(error) };
+                args.render().map_err(template)?
+            }
+        };
+        Ok(Boot { kernel, initrd, args })
+    }
 }
 
 fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {

@@ -13,6 +13,7 @@ use crate::cluster::Cluster;
 use crate::dhcp::{Datagram, Dhcp, Ignored, InUse, Step};
 use crate::http::report::{self, StageName};
 use crate::http::{Endpoint, FilePath, Method, NoEndpoint, NodeEndpoint, Root, route};
+use crate::ipxe::Source;
 use crate::mac::Mac;
 use crate::machine::Hardware;
 use crate::machine::{Arch, Asker, Loader, Machine};
@@ -20,7 +21,7 @@ use crate::name::OsName;
 use crate::site::Site;
 use crate::stage::{Entry, Event, Progress, Report, Stage, State, TimestampMs};
 use crate::trust::{Secrets, Token};
-use crate::{grub, ipxe, kickstart, media};
+use crate::{foreign, grub, ipxe, kickstart, media};
 
 /// So many nodes may install at once before others are asked to wait a little.
 const FEW: u32 = 4;
@@ -244,7 +245,20 @@ impl Master {
                 self.order(mac, hardware, request.peer, ipxe::render)
             }
             Ok(Endpoint::Loader(loader)) => Reply::Loader(loader).into(),
-            Ok(Endpoint::File { os, root, path }) => Reply::File { os, root, path }.into(),
+            Ok(Endpoint::File { os, root, path }) => {
+                match self.site.cluster.installers().get(&os) {
+                    // The folder may be any; these two are for everybody.
+                    Some(it)
+                        if ![&it.kernel, &it.initrd]
+                            .map(String::as_str)
+                            .contains(&path.as_str()) =>
+                    {
+                        Refused::NotFound.into()
+                    }
+                    Some(_) if root != Root::Tree => Refused::NotFound.into(),
+                    Some(_) | None => Reply::File { os, root, path }.into(),
+                }
+            }
             Ok(Endpoint::Node { token, what }) => match self.tokens.get(token.as_str()) {
                 None => Refused::Gone("this token is not valid (any more)").into(),
                 Some(grant) => self.node(*grant, what, request, now),
@@ -280,10 +294,13 @@ impl Master {
 
     /// Kernel or initrd of a tree, by the path that its installer's configuration names.
     fn boot_file(&self, name: &str) -> Option<Reply> {
-        self.site.trees.iter().find_map(|(os, tree)| {
+        let trees = self.site.trees.iter().map(|(os, tree)| (os, [&tree.kernel, &tree.initrd]));
+        let others = self.site.cluster.installers().iter();
+        let others = others.map(|(os, it)| (os, [&it.kernel, &it.initrd]));
+        trees.chain(others).find_map(|(os, files)| {
             let is_asked_for =
                 |path: &&String| format!("tree/{os}/{path}").eq_ignore_ascii_case(name);
-            let path = [&tree.kernel, &tree.initrd].into_iter().find(is_asked_for)?;
+            let path = files.into_iter().find(is_asked_for)?;
             let path = FilePath::plain(path)?;
             Some(Reply::File { os: os.clone(), root: Root::Tree, path })
         })
@@ -315,12 +332,12 @@ impl Master {
         let decision = boot::decide(&self.site, &self.state, &machine);
         let order = match decision {
             Decision::Install { os, arm, .. } => {
-                let Some(tree) = self.site.tree(os) else {
+                let Some(source) = self.source(os) else {
                     return Refused::Unavailable(format!("no tree of {os} here")).into();
                 };
                 let token = self.secrets.token(Grant { mac, arm: arm.seq });
                 let delay_s = self.delay_s(mac);
-                let installer = ipxe::Installer { tree, token: &token, delay_s };
+                let installer = ipxe::Installer { source, token: &token, delay_s };
                 render(&self.site.cluster, mac, &decision, Some(installer))
             }
             Decision::Hold(_)
@@ -342,6 +359,11 @@ impl Master {
                 Outcome { records, notes, reply: Reply::Text(text) }
             }
         }
+    }
+
+    fn source(&self, os: &OsName) -> Option<Source<'_>> {
+        let foreign = || self.site.cluster.installers().get(os).map(Source::Foreign);
+        self.site.tree(os).map(Source::Tree).or_else(foreign)
     }
 
     /// How long a node lets others begin: nothing while few install, then up to two seconds for each
@@ -414,21 +436,24 @@ impl Master {
         let node = granted(boot::release_kickstart(cluster, &self.state, grant, peer, now))?;
         let progress = self.state.progress(grant.mac);
         let os = progress.and_then(|progress| progress.os.as_ref()).unwrap_or(&node.os);
-        let tree = self.site.tree(os);
-        let tree = tree.ok_or_else(|| Refused::Unavailable(format!("no tree of {os} here")))?;
         let token = self.secrets.token(grant);
-        let order = kickstart::Order {
-            cluster,
-            node,
-            os,
-            tree,
-            token: &token,
-            keys: self.secrets.public(),
-            snippets: &self.site.snippets,
-            known_disk: progress.and_then(|progress| progress.disks.expected()),
+        let text = if let Some(answers) = self.site.answers.get(os) {
+            foreign::render(answers, cluster, node, &token)
+        } else {
+            let tree = self.site.tree(os);
+            let tree = tree.ok_or_else(|| Refused::Unavailable(format!("no tree of {os} here")))?;
+            let order = kickstart::Order {
+                cluster,
+                node,
+                os,
+                tree,
+                token: &token,
+                keys: self.secrets.public(),
+                snippets: &self.site.snippets,
+                known_disk: progress.and_then(|progress| progress.disks.expected()),
+            };
+            kickstart::render(&order).map_err(|error| Refused::Unavailable(error.to_string()))?
         };
-        let text =
-            kickstart::render(&order).map_err(|error| Refused::Unavailable(error.to_string()))?;
         let arm = progress.and_then(|progress| progress.arm);
         let first = arm.is_none_or(|arm| !arm.is_released);
         let release = (grant.mac, Event::Released { arm: grant.arm });

@@ -25,14 +25,15 @@ use anyhow::Context;
 use bytes::Bytes;
 use tokio::sync::watch::{Receiver, Sender};
 
-use crate::cluster::{Cluster, DhcpMode};
+use crate::answers::Answers;
+use crate::cluster::{Cluster, DhcpMode, Foreign};
 use crate::dhcp::{Answer, Datagram, Ignored, Step};
 use crate::journal::{Journal, JournalError, now_ms};
 use crate::mac::Mac;
 use crate::machine::Loader;
 use crate::master::{Master, Outcome, Record, Reply, Request};
 use crate::media;
-use crate::name::IfName;
+use crate::name::{IfName, OsName};
 use crate::site::Site;
 use crate::snippets::{self, Snippets};
 use crate::stage::{Entry, Event, Stage};
@@ -204,8 +205,8 @@ impl tftp::Core for Arc<Shared> {
             }
             Reply::Text(text) => Some(Arc::new(Bytes::from(text))),
             Reply::File { os, root: _, path } => {
-                let tree = self.site().cluster.systems().get(&os)?.tree.clone();
-                let open = move || crate::http::files::open_below(&tree, &path);
+                let folder = self.site().cluster.folder(&os)?.to_owned();
+                let open = move || crate::http::files::open_below(&folder, &path);
                 let opened = tokio::task::spawn_blocking(open).await.ok()?.ok()?;
                 Some(Arc::new(tftp::OnDisk::new(opened.file, opened.len)?))
             }
@@ -310,8 +311,23 @@ pub fn load_site(config: &Path) -> anyhow::Result<Site> {
         trees.insert(name.clone(), media::load(name, os)?);
     }
     let snippets = load_snippets(&snippets_dir(config), &cluster)?;
+    let mut answers = BTreeMap::new();
+    for (name, foreign) in cluster.installers() {
+        answers.insert(name.clone(), load_foreign(name, foreign)?);
+    }
     let loaders = Loader::ALL.into_iter().filter(|loader| is_here(*loader)).collect();
-    Ok(Site { cluster, trees, snippets, loaders })
+    Ok(Site { cluster, trees, snippets, answers, loaders })
+}
+
+/// Looks at the files of another system's installer, and reads its answers.
+fn load_foreign(name: &OsName, foreign: &Foreign) -> anyhow::Result<Answers> {
+    for file in [&foreign.kernel, &foreign.initrd].map(|file| foreign.folder.join(file)) {
+        anyhow::ensure!(file.is_file(), "installer `{name}`: {} is missing", file.display());
+    }
+    let file = &foreign.answers;
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("installer `{name}`: cannot read {}", file.display()))?;
+    Answers::parse(&text).with_context(|| format!("installer `{name}`: {}", file.display()))
 }
 
 /// The owner's own pieces of kickstarts lie beside `cluster.toml`.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::answers::Answers;
 use crate::cluster::{Cluster, Node};
 use crate::machine::{Arch, Loader};
 use crate::media::Tree;
@@ -18,6 +19,8 @@ pub struct Site {
     pub trees: BTreeMap<OsName, Tree>,
     /// The owner's own pieces of kickstarts.
     pub snippets: Snippets,
+    /// The answer file of every installer of another system.
+    pub answers: BTreeMap<OsName, Answers>,
     /// The loaders that are on this machine.
     pub loaders: BTreeSet<Loader>,
 }

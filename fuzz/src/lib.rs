@@ -16,7 +16,7 @@ use rekindle::dhcp::{self, Datagram, Dhcp, Service};
 use rekindle::http::range::{Part, part};
 use rekindle::http::{Endpoint, Method, NodeEndpoint, report, route};
 use rekindle::import::url::flatten;
-use rekindle::ipxe::{self, Installer};
+use rekindle::ipxe::{self, Installer, Source};
 use rekindle::kickstart::{self, Order, RenderError};
 use rekindle::machine::Loader;
 use rekindle::media::{Release, Tree};
@@ -83,7 +83,10 @@ fn armed() -> (Site, State) {
     let entry = Entry { seq: 1, at_ms: 1, mac, event: Event::Armed };
     let trees = BTreeMap::from([("el9".parse().expect("os"), tree(Release::El9))]);
     let (snippets, loaders) = (Snippets::default(), Loader::ALL.into());
-    (Site { cluster, trees, snippets, loaders }, State::from_entries([&entry]))
+    (
+        Site { cluster, trees, snippets, answers: BTreeMap::new(), loaders },
+        State::from_entries([&entry]),
+    )
 }
 
 /// A dialogue: two bytes length, one byte of circumstances, and that many bytes of packet, again
@@ -257,7 +260,7 @@ pub fn cluster_file(bytes: &[u8]) {
                 Err(error) => panic!("a sound file makes no sound kickstart: {error}"),
             }
             let install = Decision::Install { node, os, arm };
-            let installer = Installer { tree, token, delay_s: 7 };
+            let installer = Installer { source: Source::Tree(tree), token, delay_s: 7 };
             ipxe::render(cluster, node.mac, &install, Some(installer)).expect("a script");
         }
     }

@@ -61,6 +61,7 @@ pub(crate) fn parts() -> Parts {
     Parts {
         network: network(),
         systems: BTreeMap::from([("el9".parse().expect("os"), os)]),
+        installers: BTreeMap::new(),
         scheduler: Scheduler::Torque,
         home_over_nfs: false,
         users: vec![User { name: "mpi".parse().expect("user"), uid: 1500 }],
@@ -85,5 +86,6 @@ pub(crate) fn site_of(cluster: Cluster) -> crate::site::Site {
     let tree = crate::media::tests::tree();
     let trees = cluster.systems().keys().map(|os| (os.clone(), tree.clone())).collect();
     let loaders = Loader::ALL.into();
-    crate::site::Site { cluster, trees, snippets: crate::snippets::Snippets::default(), loaders }
+    let (snippets, answers) = (crate::snippets::Snippets::default(), BTreeMap::new());
+    crate::site::Site { cluster, trees, snippets, answers, loaders }
 }

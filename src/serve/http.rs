@@ -219,9 +219,13 @@ async fn file(
     // Opening may wait for a disk.
     let asked_for = path.clone();
     let opened = tokio::task::spawn_blocking(move || {
-        let os = site.cluster.systems().get(&name).ok_or(std::io::ErrorKind::NotFound)?;
+        let missing = std::io::ErrorKind::NotFound;
+        if root == Root::Tree {
+            return files::open_below(site.cluster.folder(&name).ok_or(missing)?, &path);
+        }
+        let os = site.cluster.systems().get(&name).ok_or(missing)?;
         match root {
-            Root::Tree => files::open_below(&os.tree, &path),
+            Root::Tree => Err(missing.into()),
             Root::Repo => {
                 let repo = os.repo.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
                 files::open_below(repo, &path)

@@ -27,7 +27,8 @@ fn trees(shared: &Shared) -> Version {
         let key = os.repo.as_ref().map(|repo| repo.join(key::FILE));
         [os.tree.join(".treeinfo")].into_iter().chain(key)
     };
-    stamps(systems.flat_map(files).collect())
+    let answers = site.cluster.installers().values().map(|it| it.answers.clone());
+    stamps(systems.flat_map(files).chain(answers).collect())
 }
 
 /// The version that is there now.

@@ -335,7 +335,7 @@ impl Wire {
     pub(crate) fn of(cluster: Cluster) -> Self {
         let (trees, snippets) = (BTreeMap::new(), Snippets::default());
         let loaders = Loader::ALL.into();
-        let site = Site { cluster, trees, snippets, loaders };
+        let site = Site { cluster, trees, snippets, answers: BTreeMap::new(), loaders };
         Self { dhcp: Dhcp::default(), site, state: State::default() }
     }
 

@@ -166,7 +166,13 @@ fn site(nodes: usize) -> Arc<Site> {
         Tree { gpg_keys: vec!["key1.asc".to_owned()], ..Tree::parse(TREEINFO).expect("a tree") };
     let trees = cluster.systems().keys().map(|os| (os.clone(), tree.clone())).collect();
     let loaders = Loader::ALL.into();
-    Arc::new(Site { cluster, trees, snippets: Snippets::default(), loaders })
+    Arc::new(Site {
+        cluster,
+        trees,
+        snippets: Snippets::default(),
+        answers: BTreeMap::new(),
+        loaders,
+    })
 }
 
 /// The loader that is fetched: some blocks, the last one not full.

@@ -67,6 +67,8 @@ class Settings:
     disk: str = "min_gib = 4"
     tries: int = 3
     dhcp: str = "serve"
+    # Further tables.
+    more: str = ""
     # Further lines of [os.NAME].
     of_os: dict[str, str] = field(default_factory=dict)
 
@@ -82,7 +84,7 @@ class Settings:
         return CLUSTER.format(
             master=net.MASTER_IP, subnet=net.SUBNET, os=self.media[0].os, tries=self.tries, disk=self.disk,
             systems="".join(self.system(medium, repo) for medium in self.media), scheduler=scheduler, admin_key=admin_key,
-            dhcp=self.dhcp)
+            dhcp=self.dhcp) + self.more
 
 
 class Master:

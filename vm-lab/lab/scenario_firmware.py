@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from . import net
 from .master import Settings
 from .session import Lab
-from .shell import wait_for
+from .shell import CHECKOUT, WORK, run, say, wait_for
 from .vm import Vm
 
 # The installer's kernel runs, has found its card, and has its kickstart.
@@ -85,6 +85,49 @@ def proxy(lab: Lab) -> None:
         other.terminate()
         other.wait()
 
+DEBIAN = "debian-installer-12-netboot-amd64"
+INSTALLER = """
+[installer.debian12]
+folder = "{folder}"
+kernel = "linux"
+initrd = "initrd.gz"
+args = "auto=true priority=critical url={{answers}} interface=auto DEBIAN_FRONTEND=text BOOT_DEBUG=1"
+answers = "{answers}"
+"""
+
+
+def foreign(lab: Lab) -> None:
+    """Debian's own installer as a node's os, up to its fetch of the answers that were filled in for the node."""
+    root = WORK / "debian"
+    if not root.exists():
+        say("downloading Debian's netboot installer")
+        fresh = WORK / "debian.new"
+        run("rm", "-rf", fresh)
+        fresh.mkdir()
+        # apt drops its rights to a user of its own, who must be able to write here.
+        fresh.chmod(0o777)
+        run("apt-get", "download", DEBIAN, cwd=fresh)
+        run("dpkg-deb", "-x", *fresh.glob("*.deb"), fresh / "root")
+        fresh.rename(root)
+    [kernel] = root.glob("root/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/linux")
+    answers = lab.master.dir / "debian.preseed"
+    answers.write_text((CHECKOUT / "docs/debian.preseed").read_text())
+    lab.serve(Settings([lab.medium], more=INSTALLER.format(folder=kernel.parent, answers=answers)))
+    vm = lab.machine(lab.hardware())
+
+    def fetched():
+        vm.plug_in()
+        name = lab.add(vm, "--os", "debian12")
+        vm.power_on()
+        wait_for(f"{name} fetches its answers", 1800, lambda: lab.master.released() == 1, every=1)
+        # What its first answer says: it reports that it runs.
+        wait_for(f"{name} reports", 1800, lambda: lab.master.nodes()[name]["stage"] == "pre", every=1)
+        text = lab.master.rekindle("render", "kickstart", name)
+        return f"get_hostname string {name}" in text and vm.disk.is_blank(), f"{name} has its answers, filled in for {vm.mac}"
+    lab.phases.begin("Debian's installer")
+    lab.proof.check("C3", "Debian's own installer is booted, and fetches the answers of its node", fetched)
+
+
 def boots(lab: Lab, way: Way, vm: Vm) -> tuple[bool, str]:
     """One machine, from its button to its kickstart."""
     vm.plug_in()
@@ -108,4 +151,4 @@ def boots(lab: Lab, way: Way, vm: Vm) -> tuple[bool, str]:
         f"; {way.wire.decode()}: {on_wire}" if way.wire else "")
 
 
-STORIES = {"firmware": firmware, "proxy": proxy}
+STORIES = {"firmware": firmware, "proxy": proxy, "foreign": foreign}
