@@ -95,9 +95,9 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
             tracing::warn!(%peer, "too many connections, this one is turned away");
             continue;
         };
-        let shared = Arc::clone(&shared);
+        let (shared, in_room) = (Arc::clone(&shared), Arc::clone(&room));
         tasks.spawn(async move {
-            connection(stream, peer, shared).await;
+            connection(stream, peer, in_room, shared).await;
             drop(place);
         });
     }
@@ -109,7 +109,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(stream: TcpStream, peer: Ipv4Addr, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, peer: Ipv4Addr, room: Arc<Room>, shared: Arc<Shared>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "no TCP_NODELAY");
     }
@@ -122,7 +122,7 @@ async fn connection(stream: TcpStream, peer: Ipv4Addr, shared: Arc<Shared>) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(sendfile::Stream::new(stream)), service);
+        .serve_connection(TokioIo::new(sendfile::Stream::new(stream, room)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
