@@ -393,7 +393,7 @@ fn a_batch_system_needs_a_repository_that_has_it() {
     );
     std::fs::create_dir_all(sandbox.path("repo/repodata")).expect("folder");
     sandbox.write("repo/repodata/repomd.xml", "<repomd/>\n");
-    sandbox.change("[DIR]/tree\"", "[DIR]/tree\"\nrepo = \"[DIR]/repo\"");
+    sandbox.also("[DIR]/tree\"", "[DIR]/tree\"\nrepo = \"[DIR]/repo\"");
     sandbox.check("check", "[DIR]/cluster.toml is sound: 2 nodes\nexit 0\n");
 }
 

@@ -5,16 +5,10 @@ use crate::sandbox::Sandbox;
 const TABLE: &str = "[installer.debian12]\nfolder = \"[DIR]/debian\"\nkernel = \"linux\"\ninitrd = \"initrd.gz\"\n\
                      args = \"auto=true url={answers}\"\nanswers = \"[DIR]/debian.preseed\"\n\n[defaults]";
 
-fn change(sandbox: &Sandbox, from: &str, to: &str) {
-    let text = sandbox.read("cluster.toml");
-    assert!(text.contains(from), "{from}");
-    sandbox.write("cluster.toml", &text.replacen(from, to, 1));
-}
-
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
-    change(&sandbox, "[defaults]", TABLE);
-    change(&sandbox, "\nip = \"192.168.10.11\"", "\nip = \"192.168.10.11\"\nos = \"debian12\"");
+    sandbox.also("[defaults]", TABLE);
+    sandbox.also("\nip = \"192.168.10.11\"", "\nip = \"192.168.10.11\"\nos = \"debian12\"");
     std::fs::create_dir_all(sandbox.path("debian")).expect("folder");
     sandbox.write("debian/linux", "kernel");
     sandbox.write("debian/initrd.gz", "initrd");
@@ -49,7 +43,7 @@ fn a_node_gets_its_owners_answers_filled_in() {
 fn what_is_wrong_with_an_installer_is_said() {
     let wrong = |from: &str, to: &str, expected: &str| {
         let sandbox = sandbox();
-        change(&sandbox, from, to);
+        sandbox.also(from, to);
         let told = sandbox.run("check");
         assert!(
             told.contains(expected) && told.ends_with("exit 1\n"),
