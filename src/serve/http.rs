@@ -34,6 +34,9 @@ const CONNECTIONS_EACH: usize = 32;
 /// How long a client may take to send its request line and headers, also between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a client may take nothing of what it asked for: an installer's disk may be busy for a while.
+const STUCK: Duration = Duration::from_secs(120);
+
 /// Where install servers live.
 pub const PORT: u16 = 80;
 
@@ -64,6 +67,8 @@ pub fn listen(
             .with_interval(Duration::from_secs(10))
             .with_retries(6);
         socket.set_tcp_keepalive(&keepalive)?;
+        // And one that stands still with a full buffer, which keeps a connection alive as well (tcp(7)).
+        socket.set_tcp_user_timeout(Some(STUCK))?;
         socket.bind(&SocketAddr::V4(at).into())?;
         socket.listen(1024)?;
         TcpListener::from_std(socket.into())
