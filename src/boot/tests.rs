@@ -33,13 +33,15 @@ fn firmware_is_led_to_a_loader_it_can_run() {
     }
 }
 
-fn loader_of(site: &Site, events: &[Event], arch: Arch) -> Decision<'static> {
+fn loader_of(site: &Site, events: &[Event], arch: Arch) -> Option<Loader> {
     let machine = Machine { mac: mac(1), asker: Asker::Rom(arch), ip: None, hardware: None };
-    match decide(site, &state(events), &machine) {
-        Decision::Chainload(loader) => Decision::Chainload(loader),
-        Decision::NoLoader(arch) => Decision::NoLoader(arch),
-        other => panic!("{other:?}"),
-    }
+    let state = state(events);
+    let decision = decide(site, &state, &machine);
+    let Decision::Chainload(loader) = decision else {
+        assert_eq!(decision, Decision::NoLoader(arch));
+        return None;
+    };
+    Some(loader)
 }
 
 // Threads of danderson/netboot (63) and ipxe/ipxe (288, 635, 1097): one board hangs in undionly.kpxe, another one in
@@ -48,16 +50,16 @@ fn loader_of(site: &Site, events: &[Event], arch: Arch) -> Decision<'static> {
 fn a_machine_that_hangs_in_a_loader_is_sent_the_next_one() {
     let loader = Loader::Undionly;
     let mut events = vec![Event::Armed, Event::LoaderSent { loader, bytes: 74_213 }];
-    assert_eq!(loader_of(&site(), &events, Arch::Bios), Decision::Chainload(Loader::Undionly));
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Some(Loader::Undionly));
     events.push(Event::LoaderLost { loader });
-    assert_eq!(loader_of(&site(), &events, Arch::Bios), Decision::Chainload(Loader::IpxePxe));
-    let x64 = Decision::Chainload(Loader::SnponlyX64);
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Some(Loader::IpxePxe));
+    let x64 = Some(Loader::SnponlyX64);
     assert_eq!(loader_of(&site(), &events, Arch::UefiX64), x64, "its other firmware");
     events.push(Event::Armed);
-    assert_eq!(loader_of(&site(), &events, Arch::Bios), Decision::Chainload(Loader::IpxePxe));
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Some(Loader::IpxePxe));
     events.extend([Event::LoaderSent { loader: Loader::IpxePxe, bytes: 307_171 }, SCRIPT]);
     events.push(Event::LoaderLost { loader: Loader::IpxePxe });
-    assert_eq!(loader_of(&site(), &events, Arch::Bios), Decision::Chainload(Loader::IpxePxe));
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Some(Loader::IpxePxe));
 }
 
 #[test]
@@ -66,14 +68,14 @@ fn the_owners_loader_is_the_only_one_where_it_is_there_and_fits() {
     parts.nodes[0].settings.loader = Some(Loader::Undionlyk);
     let mut site = site_of(Cluster::assemble(parts));
     let lost = [Event::LoaderLost { loader: Loader::Undionlyk }];
-    assert_eq!(loader_of(&site, &lost, Arch::Bios), Decision::Chainload(Loader::Undionlyk));
-    assert_eq!(loader_of(&site, &[], Arch::UefiX64), Decision::Chainload(Loader::SnponlyX64));
+    assert_eq!(loader_of(&site, &lost, Arch::Bios), Some(Loader::Undionlyk));
+    assert_eq!(loader_of(&site, &[], Arch::UefiX64), Some(Loader::SnponlyX64));
     site.loaders.remove(&Loader::Undionlyk);
-    assert_eq!(loader_of(&site, &lost, Arch::Bios), Decision::Chainload(Loader::Undionly));
+    assert_eq!(loader_of(&site, &lost, Arch::Bios), Some(Loader::Undionly));
     site.loaders.remove(&Loader::Undionly);
-    assert_eq!(loader_of(&site, &[], Arch::Bios), Decision::Chainload(Loader::IpxePxe));
+    assert_eq!(loader_of(&site, &[], Arch::Bios), Some(Loader::IpxePxe));
     site.loaders.clear();
-    assert_eq!(loader_of(&site, &[], Arch::Bios), Decision::NoLoader(Arch::Bios));
+    assert_eq!(loader_of(&site, &[], Arch::Bios), None);
 }
 
 // A card of 2010 whose ROM is an iPXE without what is needed today.

@@ -137,14 +137,13 @@ pub async fn run(socket: TftpSocket, core: impl Core) -> io::Result<Infallible> 
         };
         let bytes = buffer.get(..len).unwrap_or_default();
         let now = shared.now();
-        let step = shared.server().handle_request(bytes, from, now);
-        let step = match step {
-            Step::Find(wanted) => match core.find(&wanted.name, *from.ip()).await {
+        let mut step = shared.server().handle_request(bytes, from, now);
+        if let Step::Find(wanted) = step {
+            step = match core.find(&wanted.name, *from.ip()).await {
                 Some(content) => shared.server().open(wanted, content, shared.now()),
                 None => wanted.refuse(),
-            },
-            known => known,
-        };
+            };
+        }
         match step {
             Step::Start { id, ended } => {
                 for nudge in ended.iter().filter_map(|id| nudges.get(id)) {

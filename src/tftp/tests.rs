@@ -21,12 +21,11 @@ fn content(name: &str) -> Option<Arc<dyn Content>> {
 
 /// What the shell does with a request.
 fn request(server: &mut Server, bytes: &[u8], from: SocketAddrV4, now: Duration) -> Step {
-    match server.handle_request(bytes, from, now) {
-        Step::Find(wanted) => match content(&wanted.name) {
-            Some(content) => server.open(wanted, content, now),
-            None => wanted.refuse(),
-        },
-        step => step,
+    let step = server.handle_request(bytes, from, now);
+    let Step::Find(wanted) = step else { return step };
+    match content(&wanted.name) {
+        Some(content) => server.open(wanted, content, now),
+        None => wanted.refuse(),
     }
 }
 

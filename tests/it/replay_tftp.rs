@@ -225,13 +225,12 @@ impl DerefMut for Shelf {
 impl Shelf {
     /// What comes to port 69, with loaders at hand.
     pub(crate) fn request(&mut self, bytes: &[u8], from: SocketAddrV4, at: Duration) -> Step {
-        match self.server.handle_request(bytes, from, at) {
-            Step::Find(wanted) if wanted.name.parse::<Loader>().is_ok() => {
-                self.server.open(wanted, Arc::new(content(self.len)), at)
-            }
-            Step::Find(wanted) => wanted.refuse(),
-            step => step,
+        let step = self.server.handle_request(bytes, from, at);
+        let Step::Find(wanted) = step else { return step };
+        if wanted.name.parse::<Loader>().is_err() {
+            return wanted.refuse();
         }
+        self.server.open(wanted, Arc::new(content(self.len)), at)
     }
 }
 
