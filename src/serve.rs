@@ -447,10 +447,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         shared.others.glance(&network).await;
     }
     let mut tasks = tokio::task::JoinSet::new();
-    let dhcp = dhcp::run(dhcp, Arc::clone(&shared));
-    tasks.spawn(until_stop(dhcp, Arc::clone(&shared), "DHCP"));
-    let tftp = tftp::run(tftp, Arc::clone(&shared));
-    tasks.spawn(until_stop(tftp, Arc::clone(&shared), "TFTP"));
+    let wire = Arc::clone(&shared);
+    tasks.spawn_blocking(move || datagrams(dhcp, tftp, wire));
     tasks.spawn(http::run(http, Arc::clone(&shared)));
     for log in logs {
         tasks.spawn(syslog::run(log, settings.state.join("logs"), Arc::clone(&shared)));
@@ -490,10 +488,25 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs the services of datagrams, on one thread of their own: a datagram is answered by the thread that it woke, and no
+/// disk that an HTTP answer waits for keeps it waiting.
+fn datagrams(dhcp: dhcp::DhcpSocket, tftp: tftp::TftpSocket, shared: Arc<Shared>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "no event loop for datagrams"),
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            () = until_stop(dhcp::run(dhcp, Arc::clone(&shared)), &shared, "DHCP") => {}
+            () = until_stop(tftp::run(tftp, Arc::clone(&shared)), &shared, "TFTP") => {}
+        }
+    });
+}
+
 /// Runs a service that only a broken socket ends.
 async fn until_stop(
     service: impl Future<Output = io::Result<Infallible>>,
-    shared: Arc<Shared>,
+    shared: &Shared,
     name: &'static str,
 ) {
     let mut stop = shared.stop.subscribe();

@@ -183,6 +183,11 @@ impl Server {
         self.transfers.get_mut(&id)?.transfer.poll_transmit()
     }
 
+    /// Several datagrams at once, see [`Transfer::poll_burst`].
+    pub fn poll_burst(&mut self, id: TransferId, out: &mut Vec<u8>) -> Option<u16> {
+        self.transfers.get_mut(&id)?.transfer.poll_burst(out)
+    }
+
     /// When [`Self::handle_timeout`] is due; `None` when the transfer has ended.
     pub fn poll_timeout(&self, id: TransferId) -> Option<Duration> {
         self.transfers.get(&id)?.transfer.poll_timeout()

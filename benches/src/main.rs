@@ -17,6 +17,8 @@ use serde_json::json;
 /// Runs of each server unless `--rounds` says otherwise; they take turns, so that a disturbance meets all of them.
 const ROUNDS: usize = 5;
 static CHOSEN: OnceLock<usize> = OnceLock::new();
+/// The only server that is to run, when one was named: for a profiler.
+static ONLY: OnceLock<String> = OnceLock::new();
 
 fn rounds() -> usize {
     *CHOSEN.get_or_init(|| ROUNDS)
@@ -42,7 +44,7 @@ impl Contest {
         let name = name.into();
         let mut runs: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for round in 1..=rounds() {
-            for server in servers {
+            for server in servers.iter().filter(|it| ONLY.get().is_none_or(|only| only == **it)) {
                 eprint!("\r\x1b[K{name}: round {round} of {}, {server}", rounds());
                 let figures = run(server).with_context(|| format!("{name}: {server}"))?;
                 runs.entry(*server).or_default().push(figures);
@@ -97,8 +99,11 @@ fn main() -> Result<()> {
                 let rounds = words.next().and_then(|word| word.parse().ok()).filter(|it| *it > 0);
                 CHOSEN.set(rounds.context("--rounds N")?).ok();
             }
+            "--only" => drop(ONLY.set(words.next().context("--only SERVER")?)),
             "dhcp" | "tftp" | "http" => wanted.push(word),
-            _ => bail!("`{word}` is not known; dhcp, tftp, http, --rounds N and --json FILE are"),
+            _ => bail!(
+                "`{word}` is not known; dhcp, tftp, http, --rounds N, --only SERVER and --json FILE are"
+            ),
         }
     }
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);

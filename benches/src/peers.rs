@@ -129,7 +129,7 @@ pub fn dhcp(place: &Place, server: &str, nodes: u16) -> Result<Server> {
                 at("dhcpd.conf"),
                 at("dhcpd.leases")
             );
-            place.start(&words(&line), |said| said.contains("Server starting service"))
+            place.start(&words(&line), |said| said.contains("Socket/fallback"))
         }
         "kea" => {
             let reservations: Vec<_> = all()

@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::libc;
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::{output, pause};
 use crate::arp;
@@ -210,8 +211,10 @@ pub fn offers(
     socket.set_reuse_address(true)?;
     socket.set_broadcast(true)?;
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68).into())?;
-    let socket = UdpSocket::from(socket);
     let xid = std::process::id();
+    // A room that is switched on meanwhile must not wake us with every answer of ours.
+    socket.attach_filter(&only_of(xid))?;
+    let socket = UdpSocket::from(socket);
     let mut found = BTreeSet::new();
     let mut buffer = [0; 1500];
     let begun = Instant::now();
@@ -238,6 +241,21 @@ pub fn offers(
         }
     }
     Ok(found.into_iter().collect())
+}
+
+/// Lets answers to this request through: its number stands behind the UDP header and four bytes (socket(7),
+/// SO_ATTACH_FILTER; RFC 2131 section 2).
+fn only_of(xid: u32) -> [SockFilter; 4] {
+    let code = |parts: [u32; 3]| u16::try_from(parts.iter().sum::<u32>()).unwrap_or_default();
+    let load = code([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS]);
+    let compare = code([libc::BPF_JMP, libc::BPF_JEQ, libc::BPF_K]);
+    let give = code([libc::BPF_RET, libc::BPF_K, 0]);
+    [
+        SockFilter::new(load, 0, 0, 8 + 4),
+        SockFilter::new(compare, 0, 1, xid),
+        SockFilter::new(give, 0, 0, u32::MAX),
+        SockFilter::new(give, 0, 0, 0),
+    ]
 }
 
 /// A DHCPDISCOVER that asks for an answer by broadcast (RFC 2131 section 4.1).

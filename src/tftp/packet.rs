@@ -121,13 +121,11 @@ pub fn clean(bytes: &[u8]) -> String {
 /// Bytes before the content of a DATA packet.
 pub const DATA_HEADER: usize = 4;
 
-/// A DATA packet, with room for so many bytes of content.
-pub fn data(block: u16, len: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(DATA_HEADER + len);
-    bytes.extend(DATA.to_be_bytes());
-    bytes.extend(block.to_be_bytes());
-    bytes.resize(DATA_HEADER + len, 0);
-    bytes
+/// A DATA packet behind what is in `out`, with room for so many bytes of content.
+pub fn append_data(block: u16, len: usize, out: &mut Vec<u8>) {
+    out.extend(DATA.to_be_bytes());
+    out.extend(block.to_be_bytes());
+    out.resize(out.len() + len, 0);
 }
 
 /// An OACK packet: the options agreed to, as the client spelled them.

@@ -26,6 +26,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 const LAST_TRIES: u32 = 3;
 const LAST_SILENCE: Duration = Duration::from_secs(2);
 
+/// Bytes that leave at once: what fits one datagram of the largest size, which is what the kernel cuts up.
+const BURST_MAX: usize = 65_000;
+
 /// What is sent. A transfer reads it block by block: an initrd of 100 MB need not lie in memory for each node.
 pub trait Content: fmt::Debug + Send + Sync {
     /// How many bytes it has.
@@ -186,27 +189,51 @@ impl Transfer {
 
     /// Next packet to send now, if any. Call until it returns `None`.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        let mut packet = vec![];
+        self.append_next(&mut packet).then_some(packet)
+    }
+
+    /// The next packets to send now, one behind the other in place of what `out` held: each of the returned length, the
+    /// last one perhaps shorter. `None` when there is none. Call until it returns `None`.
+    pub fn poll_burst(&mut self, out: &mut Vec<u8>) -> Option<u16> {
+        out.clear();
+        if !self.append_next(out) {
+            return None;
+        }
+        let each = out.len();
+        while out.len() % each == 0 && out.len() + each <= BURST_MAX && self.append_next(out) {}
+        u16::try_from(each).ok()
+    }
+
+    /// Puts the next packet behind what is there already; false when there is none.
+    fn append_next(&mut self, out: &mut Vec<u8>) -> bool {
         let window = if self.base == 0 { 1 } else { self.agreed.windowsize };
         let window_end = (self.base + window).min(self.last + 1);
         if self.outcome.is_some() || self.next >= window_end {
-            return None;
+            return false;
         }
-        let block = self.next;
+        let began = out.len();
+        if let Some(index) = self.next.checked_sub(1) {
+            let start = (index * self.agreed.blksize).min(self.content.len());
+            let end = (start + self.agreed.blksize).min(self.content.len());
+            packet::append_data(wire_number(self.next), end - start, out);
+            let place = out.get_mut(began + packet::DATA_HEADER..);
+            if place.and_then(|place| self.content.read(start, place)).is_none() {
+                out.truncate(began);
+                // Its length is its own: it leaves by itself, the next time.
+                if began > 0 {
+                    return false;
+                }
+                self.end(Outcome::Unreadable);
+                out.extend(packet::error(Refusal::Unreadable));
+                return true;
+            }
+        } else {
+            out.extend(packet::oack(&self.agreed.oack));
+        }
         self.next += 1;
         self.sent = self.sent.max(self.next);
-        let Some(index) = block.checked_sub(1) else {
-            return Some(packet::oack(&self.agreed.oack));
-        };
-        let start = (index * self.agreed.blksize).min(self.content.len());
-        let end = (start + self.agreed.blksize).min(self.content.len());
-        let mut packet = packet::data(wire_number(block), end - start);
-        let read =
-            packet.get_mut(packet::DATA_HEADER..).and_then(|it| self.content.read(start, it));
-        if read.is_none() {
-            self.end(Outcome::Unreadable);
-            return Some(packet::error(Refusal::Unreadable));
-        }
-        Some(packet)
+        true
     }
 
     /// When [`Self::handle_timeout`] is due.

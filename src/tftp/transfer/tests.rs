@@ -109,7 +109,7 @@ fn content_that_fills_its_blocks_ends_with_an_empty_one() {
 #[test]
 fn empty_content_is_one_empty_block() {
     let mut transfer = transfer(0, &[]);
-    assert_eq!(transfer.poll_transmit(), Some(packet::data(1, 0)));
+    assert_eq!(transfer.poll_transmit(), Some(vec![0, 3, 0, 1]));
     transfer.handle_packet(&ack(1), START);
     assert_eq!(transfer.outcome(), Some(Outcome::Delivered));
 }
@@ -308,6 +308,20 @@ fn a_file_that_shrinks_ends_with_an_error_and_never_with_zeros() {
 }
 
 #[test]
+fn what_cannot_be_read_ends_a_burst_and_is_said_by_itself() {
+    let asked = [("windowsize".to_owned(), "4".to_owned())];
+    let agreed = Agreed::new(&asked, Mode::Octet, Cut.len());
+    let mut transfer = Transfer::new(Arc::new(Cut), agreed, START);
+    let mut out = vec![];
+    assert!(transfer.poll_burst(&mut out).is_some());
+    transfer.handle_packet(&ack(0), START);
+    assert_eq!((transfer.poll_burst(&mut out), out.len()), (Some(516), 516));
+    let each = transfer.poll_burst(&mut out);
+    assert_eq!((each.map(usize::from), out[1]), (Some(out.len()), 5));
+    assert_eq!(transfer.poll_burst(&mut out), None);
+}
+
+#[test]
 fn delivers_across_the_block_number_wrap() {
     for (blksize, window) in [("8", 1), ("8", 16)] {
         let windowsize = window.to_string();
@@ -331,6 +345,33 @@ fn survives_loss_for_every_seed() {
 
 proptest! {
     #[test]
+    fn a_burst_is_the_same_datagrams_one_behind_the_other(
+        len in 0usize..200_000,
+        window in 1u16..100,
+        blksize in 8u16..2000,
+        acks in prop::collection::vec(0u16..20, 0..40),
+    ) {
+        let asked = [("windowsize", window.to_string()), ("blksize", blksize.to_string())];
+        let asked = asked.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let (mut one_by_one, mut at_once) = (transfer(len, &asked), transfer(len, &asked));
+        let mut out = vec![];
+        let mut block = 0u16;
+        for ahead in acks {
+            let datagrams: Vec<_> = std::iter::from_fn(|| one_by_one.poll_transmit()).collect();
+            let mut cut = vec![];
+            while let Some(each) = at_once.poll_burst(&mut out) {
+                prop_assert!(out.len() <= 65_507 && out.len() <= 64 * usize::from(each));
+                cut.extend(out.chunks(usize::from(each)).map(<[u8]>::to_vec));
+            }
+            prop_assert_eq!(&datagrams, &cut);
+            for transfer in [&mut one_by_one, &mut at_once] {
+                transfer.handle_packet(&ack(block), START);
+            }
+            block = block.wrapping_add(ahead);
+        }
+    }
+
+    #[test]
     fn any_packets_keep_the_invariant(
         len in 0usize..5000,
         window in 1u16..20,
@@ -344,7 +385,7 @@ proptest! {
             transfer.handle_packet(&junk, now);
             transfer.handle_packet(&ack(block % 64), now);
             let burst = sent(&mut transfer);
-            prop_assert!(burst.len() <= 16);
+            prop_assert!(burst.len() <= usize::from(window));
             prop_assert!(transfer.base <= transfer.next && transfer.next <= transfer.last + 1);
         }
     }
