@@ -34,10 +34,19 @@ fn ip(words: &str) -> Result<()> {
 }
 
 impl Place {
-    /// `has_address`: whether the client's side has one. DHCP's clients have none.
+    /// Leases and files are on a disk. `has_address`: whether the client's side has one. DHCP's clients have none.
     pub fn new(has_address: bool) -> Result<Self> {
+        Self::at(&std::env::temp_dir(), has_address)
+    }
+
+    /// Leases are in memory: what a disk costs is left out.
+    pub fn in_memory() -> Result<Self> {
+        Self::at(Path::new("/dev/shm"), false)
+    }
+
+    fn at(parent: &Path, has_address: bool) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "namespaces need root");
-        let dir = std::env::temp_dir().join(format!("rkb-{}", std::process::id()));
+        let dir = parent.join(format!("rkb-{}", std::process::id()));
         fs::create_dir_all(&dir)?;
         let mounts = fs::read_to_string("/proc/self/mounts")?;
         let unified = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dhcproto::Encodable;
+use dhcproto::{Encodable, Encoder};
 use dhcproto::v4::{DhcpOption, MessageType, OptionCode, UnknownOption};
 
 use super::request::{Class, Request};
@@ -17,6 +17,8 @@ pub const CLIENT_PORT: u16 = 68;
 
 /// Relays and strict stacks drop what is shorter (BOOTP's minimum, RFC 1542 section 2.1).
 const LEN_MIN: usize = 300;
+/// What most replies fit in.
+const LEN_USUAL: usize = 576;
 const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
 const BROADCAST: u16 = 0x8000;
 /// Discovery control, bit 3: download the given file, ask nobody else, show no menu (PXE 2.1
@@ -112,11 +114,14 @@ impl Reply<'_> {
         let relay_info = self.relay_info();
         let len_max = if self.kind == Kind::Bootp { LEN_MIN } else { self.request.size_max };
         let len_max = len_max.saturating_sub(relay_info.len() + 1);
+        let mut encoded = Vec::with_capacity(LEN_MIN);
         for option in self.options() {
+            encoded.clear();
             // Encoding fails only for names longer than DNS allows, and we send none.
-            let Ok(option) = option.to_vec() else { continue };
-            if bytes.len() + option.len() <= len_max {
-                bytes.extend(option);
+            if option.encode(&mut Encoder::new(&mut encoded)).is_ok()
+                && bytes.len() + encoded.len() <= len_max
+            {
+                bytes.extend_from_slice(&encoded);
             }
         }
         bytes.extend(relay_info);
@@ -171,7 +176,8 @@ impl Reply<'_> {
         let ciaddr = if self.kind == Kind::Ack { request.ciaddr } else { Ipv4Addr::UNSPECIFIED };
         let siaddr = if is_nak { Ipv4Addr::UNSPECIFIED } else { self.network.address };
         let sname = if is_nak { String::new() } else { self.network.address.to_string() };
-        let mut bytes = vec![2, 1, 6, 0];
+        let mut bytes = Vec::with_capacity(LEN_USUAL);
+        bytes.extend([2, 1, 6, 0]);
         bytes.extend(request.xid.to_be_bytes());
         bytes.extend([0, 0]);
         bytes.extend(flags.to_be_bytes());
