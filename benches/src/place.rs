@@ -1,6 +1,7 @@
 //! Where it happens: two namespaces and a wire between them, made for the run and gone after it.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,9 +18,15 @@ pub const SERVER: &str = "rkb-server";
 const CLIENT: &str = "rkb-client";
 pub const ADDRESS: &str = "10.77.0.1";
 pub const PREFIX: u8 = 16;
-pub const CLIENT_ADDRESS: &str = "10.77.255.250";
+/// Addresses of the client's side: one machine is not given all that a room is given.
+pub const CLIENTS_MAX: u8 = 200;
 const SERVER_CORE: &str = "0";
 const CLIENT_CORE: usize = 1;
+
+/// The address of a client.
+pub fn client(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 254, number)
+}
 
 /// The two namespaces.
 pub struct Place {
@@ -68,7 +75,10 @@ impl Place {
         ip(&format!("-n {SERVER} addr add {ADDRESS}/{PREFIX} dev eth1"))?;
         ip(&format!("-n {SERVER} link set eth1 up"))?;
         if has_address {
-            ip(&format!("-n {CLIENT} addr add {CLIENT_ADDRESS}/{PREFIX} dev eth0"))?;
+            for number in 0..CLIENTS_MAX {
+                let address = client(number);
+                ip(&format!("-n {CLIENT} addr add {address}/{PREFIX} dev eth0"))?;
+            }
         }
         ip(&format!("-n {CLIENT} link set eth0 up"))?;
         Ok(place)

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::peers;
-use crate::place::{ADDRESS, Place};
+use crate::place::{ADDRESS, CLIENTS_MAX, Place, client};
 use crate::{Contest, Figures};
 
 const FILE: &str = "undionly.kpxe";
@@ -108,7 +108,7 @@ fn fetch(room: Room, seed: u64) -> Result<(Duration, usize)> {
     let request = format!("\0\x01{FILE}\0octet\0blksize\0{BLOCK}\0{window}").into_bytes();
     let mut clients = vec![];
     for number in 0..room.clients {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        let socket = UdpSocket::bind((client(u8::try_from(number)? % CLIENTS_MAX), 0))?;
         socket.set_nonblocking(true)?;
         epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
         if !luck.loses(room.lost) {
