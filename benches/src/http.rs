@@ -1,7 +1,7 @@
 //! HTTP: big files in 1 to 200 streams, and small ones as kickstarts are.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,10 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, recv};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::peers::{self, FILES};
-use crate::place::{ADDRESS, Place};
+use crate::place::{ADDRESS, CLIENTS_MAX, Place, client};
 use crate::{Contest, Figures};
 
 const SERVERS: [&str; 3] = ["rekindle", "nginx", "nginx-nopush-off"];
@@ -61,10 +63,14 @@ pub fn contests() -> Result<Vec<Contest>> {
     Ok(contests)
 }
 
-fn connect() -> Result<TcpStream> {
-    let stream = TcpStream::connect((ADDRESS, 80))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// A connection of one of the clients, each of which has its own address.
+fn connect(number: usize) -> Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let from = client(u8::try_from(number % usize::from(CLIENTS_MAX))?);
+    socket.bind(&SocketAddrV4::new(from, 0).into())?;
+    socket.connect(&SocketAddrV4::new(ADDRESS.parse()?, 80).into())?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
 }
 
 /// Asks for the first `len` bytes of the big file.
@@ -92,7 +98,7 @@ fn head(mut stream: &TcpStream) -> Result<()> {
 /// Every stream takes `len` bytes, `rounds` times one after the other. The kernel throws them away: it is the server
 /// that is measured.
 fn big(streams: usize, rounds: usize, len: usize) -> Result<Duration> {
-    let connections = (0..streams).map(|_| connect()).collect::<Result<Vec<_>>>()?;
+    let connections = (0..streams).map(connect).collect::<Result<Vec<_>>>()?;
     let epoll = Epoll::new(EpollCreateFlags::empty())?;
     let start = Instant::now();
     for (number, stream) in connections.iter().enumerate() {
@@ -150,7 +156,7 @@ fn small(count: usize, keep_alive: bool) -> Result<Duration> {
     let mut asked = 0;
     let mut connections: Vec<Option<(TcpStream, usize)>> = vec![];
     let begin = |number: usize| -> Result<TcpStream> {
-        let mut stream = connect()?;
+        let mut stream = connect(number)?;
         epoll.add(stream.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
         stream.write_all(request.as_bytes())?;
         Ok(stream)
@@ -180,6 +186,7 @@ fn small(count: usize, keep_alive: bool) -> Result<Duration> {
             answered += 1;
             *got = 0;
             if asked == count {
+                connections[number] = None;
                 continue;
             }
             asked += 1;

@@ -120,7 +120,12 @@ impl Place {
                 sched_setaffinity(Pid::from_raw(0), &cores)?;
                 run()
             });
-            run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            let ran = run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            ran.with_context(|| {
+                let log = fs::read_to_string(self.dir.join("server.log")).unwrap_or_default();
+                let last = log.lines().rev().take(5).collect::<Vec<_>>().join("\n");
+                format!("the server's last words, backwards:\n{last}\nthe client")
+            })
         })
     }
 }
