@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dhcproto::{Encodable, Encoder};
 use dhcproto::v4::{DhcpOption, MessageType, OptionCode, UnknownOption};
+use dhcproto::{Encodable, Encoder};
 
 use super::request::{Class, Request};
 use crate::boot::Decision;

@@ -85,8 +85,7 @@ pub trait Core {
 /// datagrams that were not answered yet.
 pub async fn run(socket: DhcpSocket, core: impl Core) -> io::Result<Infallible> {
     let DhcpSocket { server, boot_server, place } = socket;
-    let (server, boot_server) =
-        (&UdpSocket::from_std(server)?, &UdpSocket::from_std(boot_server)?);
+    let (server, boot_server) = (&UdpSocket::from_std(server)?, &UdpSocket::from_std(boot_server)?);
     let place = &place;
     let trials = Trials::on(&place.interface);
     tokio::select! {
@@ -174,8 +173,7 @@ impl Inbox {
                 matches!(control, ControlMessageOwned::Ipv4PacketInfo(info) if info.ipi_ifindex == place.index)
             });
             let from = message.address.filter(|_| arrived_here);
-            let taken =
-                from.map(|from| (message.bytes, SocketAddrV4::new(from.ip(), from.port())));
+            let taken = from.map(|from| (message.bytes, SocketAddrV4::new(from.ip(), from.port())));
             self.taken.push(taken);
         }
         Ok(())

@@ -44,7 +44,6 @@ impl TftpSocket {
         let socket = udp::open(interface, SocketAddrV4::new(address, PORT))?;
         Ok(Self { socket, interface: interface.clone(), address })
     }
-
 }
 
 /// The only place we send from.
