@@ -10,7 +10,8 @@ use crate::place::{ADDRESS, PREFIX, Place, Server};
 
 const REKINDLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/rekindle");
 const ATFTPD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/peers/usr/sbin/atftpd");
-const LOADER: &str = "/usr/lib/ipxe/undionly.kpxe";
+/// Where Debian has the loaders.
+pub const LOADERS: &str = "/usr/lib/ipxe";
 
 /// The card of a machine.
 pub fn mac(number: u16) -> [u8; 6] {
@@ -158,7 +159,9 @@ pub fn dhcp(place: &Place, server: &str, nodes: u16) -> Result<Server> {
 pub fn tftp(place: &Place, server: &str) -> Result<Server> {
     let root = place.dir.join("tftp");
     fs::create_dir_all(&root)?;
-    fs::copy(LOADER, root.join("undionly.kpxe"))?;
+    for loader in ["undionly.kpxe", "ipxe.efi"] {
+        fs::copy(Path::new(LOADERS).join(loader), root.join(loader))?;
+    }
     let root = root.display();
     let waits = |port: &'static str| move |_: &str| is_bound("udp", port);
     match server {

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 pub const SERVER: &str = "rkb-server";
 const CLIENT: &str = "rkb-client";
 pub const ADDRESS: &str = "10.77.0.1";
+pub const SERVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const PREFIX: u8 = 16;
 /// Addresses of the client's side: one machine is not given all that a room is given.
 pub const CLIENTS_MAX: u8 = 200;
@@ -47,8 +48,8 @@ impl Place {
     }
 
     /// Leases are in memory: what a disk costs is left out.
-    pub fn in_memory() -> Result<Self> {
-        Self::at(Path::new("/dev/shm"), false)
+    pub fn in_memory(has_address: bool) -> Result<Self> {
+        Self::at(Path::new("/dev/shm"), has_address)
     }
 
     fn at(parent: &Path, has_address: bool) -> Result<Self> {

@@ -2,16 +2,19 @@
 
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::peers;
+use crate::peers::{self, LOADERS};
 use crate::place::{ADDRESS, CLIENTS_MAX, Place, client};
 use crate::{Contest, Figures};
 
 const FILE: &str = "undionly.kpxe";
+/// The biggest loader there is.
+const BIG_FILE: &str = "ipxe.efi";
 const BLOCK: usize = 1468;
 /// When a client asks again, as ROMs do.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -21,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What a room is like.
 #[derive(Clone, Copy)]
 struct Room {
+    file: &'static str,
     clients: usize,
     window: usize,
     /// Packets of a thousand that are lost, each way.
@@ -34,28 +38,30 @@ pub fn contests() -> Result<Vec<Contest>> {
         ["rekindle", "atftpd", "dnsmasq"].as_slice(),
     );
     let rooms = [
-        (Room { clients: 1, window: 1, lost: 0 }, all),
-        (Room { clients: 200, window: 1, lost: 0 }, all),
-        (Room { clients: 200, window: 8, lost: 0 }, with_windows),
-        (Room { clients: 32, window: 1, lost: 10 }, all),
+        (Room { file: FILE, clients: 1, window: 1, lost: 0 }, all),
+        (Room { file: BIG_FILE, clients: 1, window: 64, lost: 0 }, with_windows),
+        (Room { file: FILE, clients: 200, window: 1, lost: 0 }, all),
+        (Room { file: FILE, clients: 200, window: 8, lost: 0 }, with_windows),
+        (Room { file: FILE, clients: 32, window: 1, lost: 10 }, all),
     ];
     rooms.into_iter().map(|(room, servers)| contest(room, servers)).collect()
 }
 
 fn contest(room: Room, servers: &[&'static str]) -> Result<Contest> {
-    let Room { clients, window, lost } = room;
+    let Room { file, clients, window, lost } = room;
+    let len = usize::try_from(std::fs::metadata(Path::new(LOADERS).join(file))?.len())?;
     let loss = if lost == 0 { String::new() } else { format!(", {} % lost", lost as f64 / 10.0) };
-    let name = format!("TFTP, {clients} fetch {FILE} at once, windows of {window}{loss}");
+    let name = format!("TFTP, {clients} fetch {file} at once, windows of {window}{loss}");
     Contest::hold(name, servers, |server| {
         let place = Place::new(true)?;
         let running = peers::tftp(&place, server)?;
-        place.as_client(|| fetch(Room { clients: 1, lost: 0, ..room }, 0))?;
+        place.as_client(|| fetch(Room { clients: 1, lost: 0, ..room }, len, 0))?;
         // A few rooms one after the other, so that there is something to count.
         let rooms = if lost == 0 { (400 / clients).clamp(2, 100) } else { 3 };
         let before = running.cpu_s()?;
         let (mut took, mut failed) = (vec![], 0);
         for seed in 1..=rooms {
-            let (time, given_up) = place.as_client(|| fetch(room, seed as u64))?;
+            let (time, given_up) = place.as_client(|| fetch(room, len, seed as u64))?;
             took.push(time.as_secs_f64() * 1e3);
             failed += given_up;
         }
@@ -66,6 +72,7 @@ fn contest(room: Room, servers: &[&'static str]) -> Result<Contest> {
         Ok(Figures::from([
             ("ms until all are done", took[took.len() / 2]),
             ("CPU us per client", cpu * 1e6 / (rooms * clients) as f64),
+            ("CPU s per GiB", cpu / ((rooms * clients * len) as f64 / f64::from(1 << 30))),
             ("failed", failed as f64),
             ("PSS MiB", running.pss_mib()?),
         ]))
@@ -99,13 +106,13 @@ impl Luck {
 }
 
 /// How long it took until the last one had everything, and how many gave up.
-fn fetch(room: Room, seed: u64) -> Result<(Duration, usize)> {
+fn fetch(room: Room, len: usize, seed: u64) -> Result<(Duration, usize)> {
     let mut luck = Luck(seed);
     let epoll = Epoll::new(EpollCreateFlags::empty())?;
     let start = Instant::now();
     let window =
         if room.window > 1 { format!("windowsize\0{}\0", room.window) } else { String::new() };
-    let request = format!("\0\x01{FILE}\0octet\0blksize\0{BLOCK}\0{window}").into_bytes();
+    let request = format!("\0\x01{}\0octet\0blksize\0{BLOCK}\0{window}", room.file).into_bytes();
     let mut clients = vec![];
     for number in 0..room.clients {
         let socket = UdpSocket::bind((client(u8::try_from(number)? % CLIENTS_MAX), 0))?;
@@ -133,18 +140,21 @@ fn fetch(room: Room, seed: u64) -> Result<(Duration, usize)> {
         let count = epoll.wait(&mut events, EpollTimeout::from(20u8))?;
         for event in &events[..count] {
             let client = &mut clients[event.data() as usize];
-            while let Ok((len, from)) = client.socket.recv_from(&mut buffer) {
+            while let Ok((got, from)) = client.socket.recv_from(&mut buffer) {
                 if luck.loses(room.lost) || client.is_done {
                     continue;
                 }
-                if let Some(answer) = client.take(&buffer[..len], from)? {
+                if let Some(answer) = client.take(&buffer[..got], from)? {
                     client.said = answer;
                     client.at = Instant::now();
                     if !luck.loses(room.lost) {
                         client.socket.send_to(&client.said, from)?;
                     }
                 }
-                left -= usize::from(client.is_done);
+                if client.is_done {
+                    ensure!(client.len == len, "{} of {len} bytes arrived", client.len);
+                    left -= 1;
+                }
             }
         }
         for client in clients.iter_mut().filter(|client| !client.is_done) {
@@ -194,7 +204,6 @@ impl Client {
                 self.len += data.len();
                 if data.len() < BLOCK {
                     self.is_done = true;
-                    ensure!(self.len == 74_213, "{} bytes of the loader arrived", self.len);
                 } else if self.unacked < self.window {
                     return Ok(None);
                 }
