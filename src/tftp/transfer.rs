@@ -201,7 +201,10 @@ impl Transfer {
             return None;
         }
         let each = out.len();
-        while out.len() % each == 0 && out.len() + each <= BURST_MAX && self.append_next(out) {}
+        while out.len().is_multiple_of(each)
+            && out.len() + each <= BURST_MAX
+            && self.append_next(out)
+        {}
         u16::try_from(each).ok()
     }
 
