@@ -273,7 +273,12 @@ async fn send(socket: &UdpSocket, place: &Place, bytes: &[u8], len: u16) -> io::
         };
         match socket.async_io(Interest::WRITABLE, send).await {
             // Cards that compute no checksums, before Linux 6.11; an MTU that is smaller than the block.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)
+                ) =>
+            {
                 tracing::debug!(%error, "TFTP windows leave datagram by datagram");
                 place.takes_bursts.store(false, Ordering::Relaxed);
             }
