@@ -17,6 +17,8 @@ use crate::{Contest, Figures};
 
 const SERVERS: [&str; 3] = ["rekindle", "nginx", "nginx-nopush-off"];
 const SMALL_REQUESTS: usize = 20_000;
+/// The boot script of a machine that is to boot its disk.
+const SCRIPT: &str = "ipxe/52-54-00-aa-00-01";
 
 pub fn contests() -> Result<Vec<Contest>> {
     let mut contests = vec![];
@@ -44,15 +46,25 @@ pub fn contests() -> Result<Vec<Contest>> {
             },
         )?);
     }
-    for (name, keep_alive) in [("32 connections that stay", true), ("a new connection each", false)]
-    {
-        contests.push(Contest::hold(format!("HTTP, 2 KB, {name}"), &SERVERS, |server| {
+    let file = "a file of 2 KB";
+    for (name, keep_alive, script) in [
+        (format!("{file}, 32 connections that stay"), true, None),
+        (format!("{file}, a new connection each"), false, None),
+        // What is rendered for each request, beside a file that somebody has rendered before.
+        (
+            format!("a boot script (the others: {file}), 32 connections that stay"),
+            true,
+            Some(SCRIPT),
+        ),
+    ] {
+        contests.push(Contest::hold(format!("HTTP, {name}"), &SERVERS, |server| {
             let place = Place::new(true)?;
             let running = peers::http(&place, server)?;
             let count = if keep_alive { SMALL_REQUESTS } else { SMALL_REQUESTS / 4 };
-            place.as_client(|| small(count / 10, keep_alive))?;
+            let path = script.filter(|_| server == "rekindle").unwrap_or(FILES.small);
+            place.as_client(|| small(path, count / 10, keep_alive))?;
             let before = running.cpu_s()?;
-            let took = place.as_client(|| small(count, keep_alive))?;
+            let took = place.as_client(|| small(path, count, keep_alive))?;
             let cpu = running.cpu_s()? - before;
             Ok(Figures::from([
                 ("requests/s", count as f64 / took.as_secs_f64()),
@@ -146,23 +158,23 @@ fn big(streams: usize, rounds: usize, len: usize) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// So many requests for the small file, 32 under way at a time.
-fn small(count: usize, keep_alive: bool) -> Result<Duration> {
+/// So many requests for a small answer, 32 under way at a time.
+fn small(path: &str, count: usize, keep_alive: bool) -> Result<Duration> {
     let parallel = 32.min(count);
     let closing = if keep_alive { "" } else { "Connection: close\r\n" };
-    let request = format!("GET /{} HTTP/1.1\r\nHost: {ADDRESS}\r\n{closing}\r\n", FILES.small);
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: {ADDRESS}\r\n{closing}\r\n");
     let epoll = Epoll::new(EpollCreateFlags::empty())?;
     let start = Instant::now();
     let mut asked = 0;
-    let mut connections: Vec<Option<(TcpStream, usize)>> = vec![];
-    let begin = |number: usize| -> Result<TcpStream> {
+    let mut connections: Vec<Option<(TcpStream, Vec<u8>)>> = vec![];
+    let begin = |number: usize| -> Result<(TcpStream, Vec<u8>)> {
         let mut stream = connect(number)?;
         epoll.add(stream.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
         stream.write_all(request.as_bytes())?;
-        Ok(stream)
+        Ok((stream, vec![]))
     };
     for number in 0..parallel {
-        connections.push(Some((begin(number)?, 0)));
+        connections.push(Some(begin(number)?));
         asked += 1;
     }
     let mut answered = 0;
@@ -175,16 +187,13 @@ fn small(count: usize, keep_alive: bool) -> Result<Duration> {
             let number = event.data() as usize;
             let Some((stream, got)) = &mut connections[number] else { continue };
             let len = stream.read(&mut buffer)?;
-            ensure!(len > 0, "closed after {got} bytes");
-            *got += len;
-            // The head has less than a block, the rest is what was asked for.
-            if *got < 2048 + 17 || !buffer[..len].ends_with(b"kk") {
+            ensure!(len > 0, "closed after {} bytes", got.len());
+            got.extend_from_slice(&buffer[..len]);
+            if !is_whole(got)? {
                 continue;
             }
-            let head = *got - 2048;
-            ensure!(head < 1024, "an answer of {got} bytes");
             answered += 1;
-            *got = 0;
+            got.clear();
             if asked == count {
                 connections[number] = None;
                 continue;
@@ -194,9 +203,19 @@ fn small(count: usize, keep_alive: bool) -> Result<Duration> {
                 stream.write_all(request.as_bytes()).context("ask again")?;
             } else {
                 connections[number] = None;
-                connections[number] = Some((begin(number)?, 0));
+                connections[number] = Some(begin(number)?);
             }
         }
     }
     Ok(start.elapsed())
+}
+
+/// Whether an answer is there with all of its body.
+fn is_whole(answer: &[u8]) -> Result<bool> {
+    let Some(end) = answer.windows(4).position(|it| it == b"\r\n\r\n") else { return Ok(false) };
+    let head = std::str::from_utf8(&answer[..end])?.to_ascii_lowercase();
+    ensure!(head.starts_with("http/1.1 200"), "{head}");
+    let len = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let len: usize = len.context("no content-length")?.trim().parse()?;
+    Ok(answer.len() == end + 4 + len)
 }
