@@ -21,6 +21,10 @@ AS_ITS_UNIT = ("setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups
                f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}",
                f"--bounding-set=-all,{CAPABILITIES}")
 
+# Its console is what is read. The test distribution's kernel (Debian 6.1.192) now and then spins in virtnet_poll for
+# ever, mostly at its end: then it panics and starts again, instead of waiting for somebody.
+KERNEL_ARGS = ("console=ttyS0", "softlockup_panic=1", "watchdog_thresh=60", "panic=5")
+
 CLUSTER = """\
 # The rekindle lab.
 [network]
@@ -39,7 +43,7 @@ os = "{os}"
 timezone = "Europe/Berlin"
 keyboard = "us"
 admin_keys = ["{admin_key}"]
-kernel_args = "console=ttyS0"
+kernel_args = "{kernel_args}"
 tries = {tries}
 disk = {{ {disk} }}
 
@@ -84,7 +88,7 @@ class Settings:
         return CLUSTER.format(
             master=net.MASTER_IP, subnet=net.SUBNET, os=self.media[0].os, tries=self.tries, disk=self.disk,
             systems="".join(self.system(medium, repo) for medium in self.media), scheduler=scheduler, admin_key=admin_key,
-            dhcp=self.dhcp) + self.more
+            kernel_args=" ".join(KERNEL_ARGS), dhcp=self.dhcp) + self.more
 
 
 class Master:
