@@ -12,6 +12,7 @@ use crate::machine::Hardware;
 use crate::machine::{Arch, Asker, BiosDrive, Loader, Machine};
 use crate::name::OsName;
 use crate::site::Site;
+use crate::stage::ladder::Ladder;
 use crate::stage::{Arm, Plan, Stage, State, TimestampMs};
 
 /// Install scripts one arming may hand out. More than tries: a machine that is switched off and
@@ -120,12 +121,40 @@ pub fn decide<'a>(site: &'a Site, state: &State, machine: &Machine) -> Decision<
         Asker::System if node.is_some() || cluster.network().strangers => Decision::Address,
         Asker::System => Decision::Ignore(Ignored::Stranger),
         Asker::Rom(arch) | Asker::HttpBoot(arch) | Asker::Ipxe { arch, http: false } => {
-            Loader::for_arch(arch).map_or(Decision::NoLoader(arch), Decision::Chainload)
+            let by_http = matches!(machine.asker, Asker::HttpBoot(_));
+            let mut order = loaders(site, state, machine.mac, arch).into_iter();
+            // Not every signed GRUB can load what follows by HTTP.
+            let first = order.find(|loader| !(by_http && loader.is_of_tree()));
+            first.map_or(Decision::NoLoader(arch), Decision::Chainload)
         }
-        Asker::Ipxe { http: true, .. } => {
-            node.map_or(Decision::Hold(Hold::Unknown), |node| plan(site, state, node, machine))
-        }
+        Asker::Ipxe { http: true, arch } => match node {
+            None => Decision::Hold(Hold::Unknown),
+            Some(node) => in_place_of_rom(site, state, node, machine, arch)
+                .map_or_else(|| plan(site, state, node, machine), Decision::Chainload),
+        },
     }
+}
+
+/// The loader that the owner named for a node whose card has an iPXE of its own, perhaps an old or half one. Once it
+/// was sent, it is the one that asks: the two look alike.
+fn in_place_of_rom(
+    site: &Site,
+    state: &State,
+    node: &Node,
+    machine: &Machine,
+    arch: Arch,
+) -> Option<Loader> {
+    let is_awaited = state.progress(node.mac).is_some_and(|it| it.ladder.is_awaited());
+    // Who asks for a script has its address.
+    let is_rom = machine.ip.is_none() && !is_awaited;
+    let named = node.settings.loader.filter(|_| is_rom)?;
+    site.rungs(Some(node), arch).find(|rung| *rung == named)
+}
+
+/// The loaders that a machine is sent, one after the other until it comes back from one.
+pub fn loaders(site: &Site, state: &State, mac: Mac, arch: Arch) -> Vec<Loader> {
+    let rungs = site.rungs(site.cluster.node_by_mac(mac), arch);
+    state.progress(mac).map_or_else(Ladder::default, |it| it.ladder.clone()).order(rungs)
 }
 
 fn plan<'a>(site: &'a Site, state: &State, node: &'a Node, machine: &Machine) -> Decision<'a> {

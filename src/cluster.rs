@@ -11,11 +11,12 @@ pub mod template;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 
 use crate::mac::Mac;
+use crate::machine::Loader;
 pub use check::settings::is_public_key;
 pub use file::{Finding, Findings, utf8};
 
@@ -27,6 +28,7 @@ use crate::name::{ClientId, DomainName, IfName, KeptMount, NodeName, OsName, Rol
 pub struct Cluster {
     network: Network,
     systems: BTreeMap<OsName, Os>,
+    installers: BTreeMap<OsName, Foreign>,
     scheduler: Scheduler,
     users: Vec<User>,
     home_over_nfs: bool,
@@ -64,9 +66,21 @@ pub struct Network {
     pub dns: Vec<Ipv4Addr>,
     /// Whether workers may reach hosts behind the uplink (S9).
     pub internet: bool,
+    /// Who gives addresses on the private wire.
+    pub dhcp: DhcpMode,
     /// Whether machines that are unknown and do not boot from the network (laptops, BMCs) get a
     /// lease too. Off: they meet silence.
     pub strangers: bool,
+}
+
+/// Who gives addresses on the private wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DhcpMode {
+    /// We do, and nobody else.
+    Serve,
+    /// Another server that has to stay. We only tell machines what to boot (PXE 2.1 section 2.2.3, proxy DHCP): the
+    /// other one gives each node the address that stands in `cluster.toml`.
+    Proxy,
 }
 
 /// An inclusive range of addresses inside the subnet.
@@ -92,6 +106,24 @@ pub struct Os {
     /// Least memory in MiB, when the release's own floor is not the owner's.
     pub memory_min_mib: Option<u32>,
 }
+
+/// An installer of another system: rekindle boots it and hands it the answers that its owner wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Where kernel and initrd are.
+    pub folder: PathBuf,
+    /// Its kernel, below that.
+    pub kernel: String,
+    /// Its initrd.
+    pub initrd: String,
+    /// What its kernel is told; `{answers}` stands for the URL of the answer file.
+    pub args: Vec<String>,
+    /// The answer file, with words to fill in (`foreign`).
+    pub answers: PathBuf,
+}
+
+/// Stands in [`Foreign::args`] for the URL of the answer file.
+pub const ANSWERS: &str = "{answers}";
 
 /// Which batch system the nodes join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,6 +245,9 @@ pub struct Settings {
     pub unfit: UnfitPolicy,
     /// What its UEFI firmware tries first.
     pub boot_order: BootOrder,
+    /// The first program that its firmware loads; `None`: the one that suits most machines, and another one when it
+    /// does not come back.
+    pub loader: Option<Loader>,
 }
 
 /// The parts a [`Cluster`] is assembled from, after every one of them was checked.
@@ -220,6 +255,7 @@ pub struct Settings {
 pub(crate) struct Parts {
     pub(crate) network: Network,
     pub(crate) systems: BTreeMap<OsName, Os>,
+    pub(crate) installers: BTreeMap<OsName, Foreign>,
     pub(crate) scheduler: Scheduler,
     pub(crate) users: Vec<User>,
     pub(crate) home_over_nfs: bool,
@@ -234,6 +270,7 @@ impl Cluster {
         let Parts {
             network,
             systems,
+            installers,
             scheduler,
             users,
             home_over_nfs,
@@ -247,6 +284,7 @@ impl Cluster {
         Self {
             network,
             systems,
+            installers,
             scheduler,
             users,
             home_over_nfs,
@@ -266,6 +304,17 @@ impl Cluster {
     /// Install trees by name.
     pub fn systems(&self) -> &BTreeMap<OsName, Os> {
         &self.systems
+    }
+
+    /// Installers of other systems by name. No name is that of an install tree.
+    pub fn installers(&self) -> &BTreeMap<OsName, Foreign> {
+        &self.installers
+    }
+
+    /// The folder whose files are served under the name of a tree or of another installer.
+    pub fn folder(&self, os: &OsName) -> Option<&Path> {
+        let tree = self.systems.get(os).map(|os| os.tree.as_path());
+        tree.or_else(|| Some(self.installers.get(os)?.folder.as_path()))
     }
 
     /// The batch system.

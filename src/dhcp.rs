@@ -1,4 +1,4 @@
-//! The DHCP server without sockets or clocks: a datagram and the time in, an [`Answer`] out.
+//! The DHCP server without sockets or clocks: a datagram and the time in, a [`Step`] out.
 //!
 //! Known machines get their fixed address, unknown ones that boot from the network a short lease
 //! from the discovery pool. What to boot is not decided here but by [`crate::boot::decide`].
@@ -12,13 +12,13 @@ mod sightings;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::boot::{self, Decision};
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, DhcpMode, Node};
 use crate::mac::Mac;
 use crate::machine::{Asker, Machine};
 use crate::site::Site;
 use crate::stage::{Event, Sighting, State, TimestampMs};
 
-use pool::{Claimed, Hold, Pool};
+use pool::{Claimed, Hold, Pool, Trial};
 use reply::{Boot, Destination, Kind, Reply};
 use request::{Claim, Malformed, Message, Request};
 use sightings::Sightings;
@@ -53,6 +53,17 @@ pub enum Service {
     Dhcp,
     /// 4011: PXE's boot server. Some firmware goes there whatever the offer said.
     BootServer,
+}
+
+/// What a datagram leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// This leaves.
+    Answer(Answer),
+    /// The address that is to be offered was never lent to this machine, so it may be somebody's who never asked: the
+    /// wire is to be asked for it (RFC 2131 section 2.2), [`Dhcp::tried`] to be told, and the datagram to be handed in
+    /// once more.
+    Try(Ipv4Addr),
 }
 
 /// What leaves.
@@ -112,6 +123,14 @@ pub enum Ignored {
         /// Which.
         ip: Ipv4Addr,
     },
+    /// The wire is being asked for its address, because it asked a moment ago.
+    #[error("{mac} waits: it is looked whether {ip} is free")]
+    Trying {
+        /// Who.
+        mac: Mac,
+        /// Which.
+        ip: Ipv4Addr,
+    },
     /// A client gave its address back, or declined one that it was not given.
     #[error("{0} needs no answer")]
     Done(Mac),
@@ -134,12 +153,28 @@ pub enum Ignored {
         /// Where.
         ip: Ipv4Addr,
     },
+    /// Another server gives addresses here, and this asks for one.
+    #[error("{0} asks for an address, and those are another server's")]
+    Proxied(Mac),
     /// BOOTP, which knows no leases that end, from a machine that is not in the cluster.
     #[error("{0} speaks BOOTP and is not in the cluster")]
     Bootp(Mac),
     /// Not a boot program, on the boot server's port.
     #[error("{0} asks the boot server and does not boot")]
     NotBooting(Mac),
+}
+
+/// An address of the discovery range that a machine has which never got it from us. It is not offered for ten minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{user} uses {ip}, an address of the discovery range that it was not lent; give that machine another address, or \
+     change `discovery` in cluster.toml"
+)]
+pub struct InUse {
+    /// Which.
+    pub ip: Ipv4Addr,
+    /// Whose card answers there.
+    pub user: Mac,
 }
 
 /// One request and everything its answer depends on.
@@ -161,7 +196,7 @@ impl Dhcp {
         state: &State,
         datagram: Datagram<'_>,
         now: TimestampMs,
-    ) -> Result<Answer, Ignored> {
+    ) -> Result<Step, Ignored> {
         let cluster = &site.cluster;
         let request = &Request::parse(datagram.bytes)?;
         self.remember(cluster, state, now);
@@ -171,6 +206,9 @@ impl Dhcp {
         let node = cluster.node_by_mac(mac);
         let boot = Boot::from(&decision);
         let exchange = Exchange { cluster, request, node, boot, datagram, now };
+        if cluster.network().dhcp == DhcpMode::Proxy {
+            return self.proxy(state, &exchange);
+        }
         self.note(&exchange)?;
         if let Decision::Ignore(why) = decision {
             return Err(Ignored::Decided { mac, why });
@@ -178,6 +216,9 @@ impl Dhcp {
         if node.is_some() {
             // It was unknown a while ago; its pool address is free again.
             self.pool.forget(mac);
+        }
+        if let Some(ip) = self.untried(&exchange)? {
+            return Ok(Step::Try(ip));
         }
         let reply = match datagram.service {
             Service::Dhcp => self.reply(&exchange)?,
@@ -189,7 +230,45 @@ impl Dhcp {
         if node.is_none() && is_lent && matches!(answer.kind, Kind::Offer | Kind::Ack) {
             answer.seen = self.sightings.saw(state, request, answer.yiaddr, now);
         }
-        Ok(answer)
+        Ok(Step::Answer(answer))
+    }
+
+    /// Beside another server: what to boot, and no address. A machine takes both offers together.
+    fn proxy(&mut self, state: &State, exchange: &Exchange<'_>) -> Result<Step, Ignored> {
+        let request = exchange.request;
+        let is_first = matches!(request.message, Message::Discover { .. });
+        let reply = match exchange.datagram.service {
+            Service::BootServer => exchange.boot_server_reply()?,
+            Service::Dhcp if is_first && exchange.boot != Boot::Nothing => {
+                Reply { kind: Kind::Offer, ..exchange.informed() }
+            }
+            Service::Dhcp => return Err(Ignored::Proxied(request.mac)),
+        };
+        let mut answer = exchange.answer(&reply)?;
+        if is_first && exchange.node.is_none() {
+            answer.seen = self.sightings.saw(state, request, answer.yiaddr, exchange.now);
+        }
+        Ok(Step::Answer(answer))
+    }
+
+    /// Takes note of who answers at an address that is to be offered: `None` when nobody does.
+    pub fn tried(
+        &mut self,
+        ip: Ipv4Addr,
+        user: Option<Mac>,
+        now: TimestampMs,
+    ) -> Result<(), InUse> {
+        let holder = self.pool.mac_of(ip);
+        match (holder, user) {
+            (Some(holder), Some(user)) if holder != user => {
+                self.pool.rest(holder, ip, now);
+                Err(InUse { ip, user })
+            }
+            _ => {
+                self.pool.tried(ip);
+                Ok(())
+            }
+        }
     }
 
     /// The machine at `ip`, by reservation or lease.
@@ -212,6 +291,22 @@ impl Dhcp {
         recent.sort_by_key(|(_, seen)| std::cmp::Reverse(seen.last_ms));
         for (mac, seen) in recent {
             self.pool.claim(cluster, mac, seen.ip, now);
+        }
+    }
+
+    /// The address that an unknown machine is to be offered, unless it is known to be free.
+    fn untried(&mut self, exchange: &Exchange<'_>) -> Result<Option<Ipv4Addr>, Ignored> {
+        let (mac, now) = (exchange.request.mac, exchange.now);
+        let is_first = matches!(exchange.request.message, Message::Discover { .. });
+        if !is_first || exchange.node.is_some() || exchange.datagram.service != Service::Dhcp {
+            return Ok(None);
+        }
+        let ip = self.pool.take(exchange.cluster, mac, Hold::Offer, now);
+        let ip = ip.ok_or(Ignored::PoolFull(mac))?;
+        match self.pool.trial(ip, now) {
+            Trial::Over => Ok(None),
+            Trial::Due => Ok(Some(ip)),
+            Trial::Running => Err(Ignored::Trying { mac, ip }),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, DhcpMode};
 use crate::mac::Mac;
 use crate::machine::Loader;
 use crate::name::{IfName, NodeName, OsName};
@@ -259,7 +259,8 @@ fn wire(cluster: &Cluster, signs: &Signs) -> Vec<Finding> {
         let fix = "make the workers' ports edge ports (portfast), or switch spanning tree off";
         found.push(finding("spanning-tree", evidence, fix));
     }
-    found.extend(signs.offers.iter().map(|server| {
+    let rogues = signs.offers.iter().filter(|_| network.dhcp == DhcpMode::Serve);
+    found.extend(rogues.map(|server| {
         let evidence = format!("{server} answers DHCP on {name}");
         finding(
             "rogue-dhcp",

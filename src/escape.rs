@@ -121,12 +121,12 @@ impl fmt::Display for KernelArgs {
     }
 }
 
-/// Text on the screen of iPXE, which expands `${…}` and splits at `&&` and `||`.
+/// Text on the screen of iPXE, which expands `${…}` and splits at `&&` and `||`, or in single quotes on that of GRUB.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IpxeText(String);
+pub struct ScreenText(String);
 
-impl IpxeText {
-    /// What iPXE would understand becomes a blank: it is only text for a person.
+impl ScreenText {
+    /// What either would understand becomes a blank: it is only text for a person.
     pub fn new(text: &str) -> Self {
         let plain = |letter: char| {
             let means = "$&|{}\"'\\#;".contains(letter);
@@ -146,7 +146,7 @@ macro_rules! display {
     )*};
 }
 
-display!(KsWord, PackageWord, ShWord, HereLine, IpxeText);
+display!(KsWord, PackageWord, ShWord, HereLine, ScreenText);
 
 /// The escaper of all templates: passes text on as it is and fails on what is not one line.
 #[derive(Debug, Clone, Copy)]

@@ -134,7 +134,8 @@ pub fn interfaces() -> std::io::Result<Vec<Interface>> {
     Ok(found.into_values().collect())
 }
 
-fn card(name: &IfName) -> Option<Mac> {
+/// The hardware address of an interface.
+pub fn card(name: &IfName) -> Option<Mac> {
     let path = Path::new("/sys/class/net").join(name.as_str()).join("address");
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }

@@ -104,6 +104,13 @@ impl FilePath {
         &self.0
     }
 
+    /// A path that needs no decoding.
+    pub fn plain(path: &str) -> Option<Self> {
+        let is_plain = |segment: &str| !matches!(segment, "" | "." | "..");
+        let sound = path.split('/').all(is_plain) && !path.contains('\0');
+        sound.then(|| Self(path.to_owned()))
+    }
+
     /// Joins segments; doubled slashes fall away (shim asks for `/sb//grubx64.efi`).
     fn from_segments(segments: &[&str]) -> Option<Self> {
         let mut path = vec![];
@@ -152,7 +159,7 @@ fn hardware(cpu: &str, nic: &str) -> Hardware {
 }
 
 fn loader(name: &str) -> Option<Loader> {
-    Loader::ALL.into_iter().find(|loader| loader.file_name() == name)
+    name.parse().ok()
 }
 
 fn file(os: &str, root: Root, rest: &[&str]) -> Option<Endpoint> {

@@ -6,8 +6,9 @@ use askama::Template;
 
 use crate::artifacts::base_url;
 use crate::boot::{Decision, Hold};
-use crate::cluster::{Cluster, Node};
-use crate::escape::{IpxeText, KernelArgs, Unwritable};
+use crate::cluster::{Cluster, DhcpMode, Foreign, Node};
+use crate::escape::{KernelArgs, ScreenText, Unwritable};
+use crate::foreign;
 use crate::hardware::Unfit;
 use crate::mac::Mac;
 use crate::machine::BiosDrive;
@@ -53,15 +54,24 @@ struct Probe<'a> {
 struct Install<'a> {
     name: &'a NodeName,
     mac: Mac,
-    mac_hyphens: String,
+    base: String,
+    os: &'a OsName,
+    kernel: &'a str,
+    initrd: &'a str,
+    args: String,
+    delay_s: u32,
+}
+
+/// What the installer's kernel is told, whatever loads it.
+#[derive(Template)]
+#[template(path = "installer.args")]
+struct InstallerArgs<'a> {
     base: String,
     node_url: String,
     master: Ipv4Addr,
     os: &'a OsName,
-    kernel: &'a str,
-    initrd: &'a str,
-    args: KernelArgs,
-    delay_s: u32,
+    mac_hyphens: String,
+    more: KernelArgs,
 }
 
 #[derive(Template)]
@@ -70,7 +80,7 @@ struct Local<'a> {
     name: &'a NodeName,
     mac: Mac,
     drive: BiosDrive,
-    why: IpxeText,
+    why: ScreenText,
 }
 
 #[derive(Template)]
@@ -79,15 +89,24 @@ struct Wait {
     mac: Mac,
     mac_hyphens: String,
     base: String,
-    reason: IpxeText,
-    advice: IpxeText,
+    reason: ScreenText,
+    advice: ScreenText,
+}
+
+/// Where the installer of a decision's os comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// An install tree.
+    Tree(&'a Tree),
+    /// The owner's own.
+    Foreign(&'a Foreign),
 }
 
 /// What an install script needs besides its decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Installer<'a> {
-    /// The tree of the decision's os.
-    pub tree: &'a Tree,
+    /// Kernel and initrd.
+    pub source: Source<'a>,
     /// The node's one-time token.
     pub token: &'a Token,
     /// How long the node waits before it begins, because others have begun.
@@ -110,7 +129,7 @@ pub fn render(
             install_script(cluster, node, os, installer)?.render()
         }
         (Decision::LocalBoot { node, drive, unfit }, _) => {
-            let why = IpxeText::new(&unfit.as_ref().map(Unfit::to_string).unwrap_or_default());
+            let why = ScreenText::new(&unfit.as_ref().map(Unfit::to_string).unwrap_or_default());
             Local { name: &node.name, mac, drive: *drive, why }.render()
         }
         (Decision::Hold(hold), _) => wait(cluster, mac, *hold).render(),
@@ -131,32 +150,81 @@ fn install_script<'a>(
     cluster: &Cluster,
     node: &'a Node,
     os: &'a OsName,
-    Installer { tree, token, delay_s }: Installer<'a>,
+    installer: Installer<'a>,
 ) -> Result<Install<'a>, ScriptError> {
-    let base = base_url(cluster);
-    let args = KernelArgs::new(&node.settings.kernel_args)
-        .map_err(|fault| ScriptError::Value { node: node.name.clone(), fault })?;
+    let Boot { kernel, initrd, args } = installer.boot(cluster, node, os)?;
     Ok(Install {
         name: &node.name,
         mac: node.mac,
-        mac_hyphens: node.mac.hyphens(),
-        node_url: format!("{base}/node/{}", token.reveal()),
-        master: cluster.network().address,
+        base: base_url(cluster),
         os,
-        kernel: &tree.kernel,
-        initrd: &tree.initrd,
+        kernel,
+        initrd,
         args,
-        delay_s,
-        base,
+        delay_s: installer.delay_s,
     })
 }
 
+/// Files below `/tree/OS/`, and what the kernel is told.
+pub(crate) struct Boot<'a> {
+    pub(crate) kernel: &'a str,
+    pub(crate) initrd: &'a str,
+    pub(crate) args: String,
+}
+
+impl<'a> Installer<'a> {
+    /// How a node is booted into it, whatever program loads it.
+    pub(crate) fn boot(
+        &self,
+        cluster: &Cluster,
+        node: &Node,
+        os: &OsName,
+    ) -> Result<Boot<'a>, ScriptError> {
+        let unwritable = |fault| ScriptError::Value { node: node.name.clone(), fault };
+        let (kernel, initrd) = match self.source {
+            Source::Tree(tree) => (&tree.kernel, &tree.initrd),
+            Source::Foreign(foreign) => (&foreign.kernel, &foreign.initrd),
+        };
+        let args = match self.source {
+            Source::Foreign(foreign) => {
+                foreign::kernel_args(cluster, node, foreign, self.token).map_err(unwritable)?
+            }
+            Source::Tree(_) => {
+                let base = base_url(cluster);
+                let args = InstallerArgs {
+                    node_url: format!("{base}/node/{}", self.token.reveal()),
+                    master: cluster.network().address,
+                    os,
+                    mac_hyphens: node.mac.hyphens(),
+                    more: KernelArgs::new(&node.settings.kernel_args).map_err(unwritable)?,
+                    base,
+                };
+                let reason = |error: askama::Error| error.to_string();
+                let template =
+                    |error| ScriptError::Template { mac: node.mac, reason: reason(error) };
+                args.render().map_err(template)?
+            }
+        };
+        Ok(Boot { kernel, initrd, args })
+    }
+}
+
 fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
+    let (reason, advice) = why(cluster, mac, hold);
+    Wait { mac, mac_hyphens: mac.hyphens(), base: base_url(cluster), reason, advice }
+}
+
+/// Why a machine waits, and what its owner may do.
+pub(crate) fn why(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> (ScreenText, ScreenText) {
     let look = |name: &NodeName| format!("On the master: rekindle log {name}");
     let (reason, advice) = match hold {
         Hold::Unknown => (
             "It is not in the cluster yet. Nothing on its disk was touched.".to_owned(),
             format!("On the master: rekindle node add --mac {mac}"),
+        ),
+        Hold::OldAddress(node) if cluster.network().dhcp == DhcpMode::Proxy => (
+            format!("It is {}, and the network's DHCP server gave it another address.", node.name),
+            format!("On that server: reserve {} for {mac}", node.ip),
         ),
         Hold::OldAddress(node) => (
             format!("It is {} now and asks for its own address.", node.name),
@@ -171,13 +239,7 @@ fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
             format!("Change its os in cluster.toml. {}", look(&node.name)),
         ),
     };
-    Wait {
-        mac,
-        mac_hyphens: mac.hyphens(),
-        base: base_url(cluster),
-        reason: IpxeText::new(&reason),
-        advice: IpxeText::new(&advice),
-    }
+    (ScreenText::new(&reason), ScreenText::new(&advice))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod name;
 
 // What the owner wants, what there is to install, what has happened.
+pub mod answers;
 pub mod cluster;
 pub mod hardware;
 pub mod media;
@@ -28,6 +29,8 @@ pub mod trust;
 pub mod artifacts;
 pub mod escape;
 pub mod firewall;
+pub mod foreign;
+pub mod grub;
 pub mod ipxe;
 pub mod kickstart;
 pub mod push;
@@ -36,6 +39,7 @@ pub mod setup;
 pub mod doctor;
 
 // Protocols, and the whole product as a pure core.
+pub mod arp;
 pub mod dhcp;
 pub mod http;
 pub mod tftp;

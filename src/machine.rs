@@ -87,31 +87,78 @@ impl fmt::Display for Arch {
 pub enum Loader {
     /// iPXE on the card's own UNDI driver, for BIOS.
     Undionly,
+    /// iPXE with drivers of its own, for BIOS: for cards whose UNDI driver is broken.
+    IpxePxe,
+    /// iPXE on the card's UNDI driver that leaves the ROM's PXE stack in memory: some hang without it.
+    Undionlyk,
     /// iPXE on the firmware's own network driver, for 64-bit UEFI.
     SnponlyX64,
+    /// iPXE with drivers of its own, for 64-bit UEFI.
+    IpxeX64,
+    /// The same for 32-bit UEFI.
+    IpxeIa32,
+    /// The install tree's own, which loads its GRUB: signed, for 64-bit UEFI that runs nothing else (Secure Boot).
+    Shim,
 }
 
 impl Loader {
     /// Every loader there is.
-    pub const ALL: [Self; 2] = [Self::Undionly, Self::SnponlyX64];
+    pub const ALL: [Self; 7] = [
+        Self::Undionly,
+        Self::IpxePxe,
+        Self::Undionlyk,
+        Self::SnponlyX64,
+        Self::IpxeX64,
+        Self::IpxeIa32,
+        Self::Shim,
+    ];
 
-    /// The loader for an architecture, when there is one.
-    pub fn for_arch(arch: Arch) -> Option<Self> {
+    /// The loaders for an architecture, the one that suits most machines first.
+    pub fn ladder(arch: Arch) -> &'static [Self] {
         match arch {
-            Arch::Bios => Some(Self::Undionly),
-            Arch::UefiX64 => Some(Self::SnponlyX64),
-            Arch::UefiIa32 | Arch::UefiArm64 | Arch::Other(_) => None,
+            Arch::Bios => &[Self::Undionly, Self::IpxePxe, Self::Undionlyk],
+            Arch::UefiX64 => &[Self::SnponlyX64, Self::IpxeX64, Self::Shim],
+            Arch::UefiIa32 => &[Self::IpxeIa32],
+            Arch::UefiArm64 | Arch::Other(_) => &[],
         }
+    }
+
+    /// Whether nobody can do without it: the others are for the odd machine, and not every distribution has them.
+    pub fn is_needed(self) -> bool {
+        matches!(self, Self::Undionly | Self::SnponlyX64)
+    }
+
+    /// Whether it comes with what is installed, and not with this machine.
+    pub fn is_of_tree(self) -> bool {
+        self == Self::Shim
     }
 
     /// The name it is asked for by TFTP and HTTP.
     pub fn file_name(self) -> &'static str {
         match self {
             Self::Undionly => "undionly.kpxe",
+            Self::IpxePxe => "ipxe.pxe",
+            Self::Undionlyk => "undionly.kkpxe",
             Self::SnponlyX64 => "snponly.efi",
+            Self::IpxeX64 => "ipxe.efi",
+            Self::IpxeIa32 => "ipxe-i386.efi",
+            Self::Shim => "shimx64.efi",
         }
     }
 }
+
+impl FromStr for Loader {
+    type Err = NoLoader;
+
+    fn from_str(name: &str) -> Result<Self, NoLoader> {
+        Self::ALL.into_iter().find(|loader| loader.file_name() == name).ok_or(NoLoader)
+    }
+}
+
+/// A name that is no loader's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is no loader")]
+pub struct NoLoader;
 
 impl fmt::Display for Loader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

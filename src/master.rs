@@ -9,9 +9,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::boot::{self, Decision, Grant, Refusal, Release};
-use crate::dhcp::{Answer, Datagram, Dhcp, Ignored};
+use crate::cluster::Cluster;
+use crate::dhcp::{Datagram, Dhcp, Ignored, InUse, Step};
 use crate::http::report::{self, StageName};
 use crate::http::{Endpoint, FilePath, Method, NoEndpoint, NodeEndpoint, Root, route};
+use crate::ipxe::Source;
 use crate::mac::Mac;
 use crate::machine::Hardware;
 use crate::machine::{Arch, Asker, Loader, Machine};
@@ -19,7 +21,7 @@ use crate::name::OsName;
 use crate::site::Site;
 use crate::stage::{Entry, Event, Progress, Report, Stage, State, TimestampMs};
 use crate::trust::{Secrets, Token};
-use crate::{ipxe, kickstart};
+use crate::{foreign, grub, ipxe, kickstart, media};
 
 /// So many nodes may install at once before others are asked to wait a little.
 const FEW: u32 = 4;
@@ -35,6 +37,8 @@ pub struct Master {
     /// The tokens that are good for something, by their text. At most one a machine.
     tokens: BTreeMap<Token, Grant>,
     dhcp: Dhcp,
+    /// Since when silence means something.
+    watched: Option<TimestampMs>,
 }
 
 /// A request on the node plane.
@@ -52,6 +56,14 @@ pub struct Request<'a> {
 
 /// An event to be written down.
 pub type Record = (Mac, Event);
+
+/// What makes a decision a text for the program that asks.
+type Render = fn(
+    &Cluster,
+    Mac,
+    &Decision<'_>,
+    Option<ipxe::Installer<'_>>,
+) -> Result<String, ipxe::ScriptError>;
 
 /// What a request leads to.
 #[derive(Debug)]
@@ -152,6 +164,7 @@ impl Master {
             state: State::default(),
             tokens: BTreeMap::new(),
             dhcp: Dhcp::default(),
+            watched: None,
         }
     }
 
@@ -193,17 +206,59 @@ impl Master {
         &mut self,
         datagram: Datagram<'_>,
         now: TimestampMs,
-    ) -> Result<Answer, Ignored> {
+    ) -> Result<Step, Ignored> {
         self.dhcp.handle_packet(&self.site, &self.state, datagram, now)
+    }
+
+    /// Takes note of who answers at an address that is to be offered.
+    pub fn tried_address(
+        &mut self,
+        ip: Ipv4Addr,
+        user: Option<Mac>,
+        now: TimestampMs,
+    ) -> Result<(), InUse> {
+        self.dhcp.tried(ip, user, now)
+    }
+
+    /// What is to be written down of a loader that was sent whole: nothing, unless it went to a node.
+    pub fn loader_sent(&self, peer: Ipv4Addr, name: &str, bytes: u64) -> Option<Record> {
+        let loader = name.parse().ok()?;
+        let node = self.site.cluster.node_by_ip(peer)?;
+        Some((node.mac, Event::LoaderSent { loader, bytes }))
+    }
+
+    /// What is to be written down because nothing happened. Asked every few moments.
+    pub fn overdue(&mut self, now: TimestampMs) -> Vec<Record> {
+        let watched = *self.watched.get_or_insert(now);
+        let lost = |(mac, progress): (Mac, &Progress)| {
+            let loader = progress.ladder.overdue(watched, now)?;
+            Some((mac, Event::LoaderLost { loader }))
+        };
+        self.state.all().filter_map(lost).collect()
     }
 
     /// Answers a request of the node plane.
     pub fn handle_http(&self, request: &Request<'_>, now: TimestampMs) -> Outcome {
         match route(request.method, request.path) {
             Err(none) => Refused::from(none).into(),
-            Ok(Endpoint::Script(mac, hardware)) => self.script(mac, hardware, request.peer),
+            Ok(Endpoint::Script(mac, hardware)) => {
+                self.order(mac, hardware, request.peer, ipxe::render)
+            }
             Ok(Endpoint::Loader(loader)) => Reply::Loader(loader).into(),
-            Ok(Endpoint::File { os, root, path }) => Reply::File { os, root, path }.into(),
+            Ok(Endpoint::File { os, root, path }) => {
+                match self.site.cluster.installers().get(&os) {
+                    // The folder may be any; these two are for everybody.
+                    Some(it)
+                        if ![&it.kernel, &it.initrd]
+                            .map(String::as_str)
+                            .contains(&path.as_str()) =>
+                    {
+                        Refused::NotFound.into()
+                    }
+                    Some(_) if root != Root::Tree => Refused::NotFound.into(),
+                    Some(_) | None => Reply::File { os, root, path }.into(),
+                }
+            }
             Ok(Endpoint::Node { token, what }) => match self.tokens.get(token.as_str()) {
                 None => Refused::Gone("this token is not valid (any more)").into(),
                 Some(grant) => self.node(*grant, what, request, now),
@@ -211,19 +266,79 @@ impl Master {
         }
     }
 
-    fn script(&self, mac: Mac, hardware: Option<Hardware>, peer: Ipv4Addr) -> Outcome {
+    /// Answers a request for a file by TFTP: a loader, and what those of a tree load after it. `name` is in plain form
+    /// (see [`packet::clean`](crate::tftp::packet::clean)), so in lower case.
+    pub fn handle_tftp(&self, name: &str, peer: Ipv4Addr) -> Outcome {
+        if let Some(loader) = name.parse().ok().filter(|it: &Loader| !it.is_of_tree()) {
+            return Reply::Loader(loader).into();
+        }
+        // Each asks in a folder of its own choice.
+        let file = name.rsplit('/').next().unwrap_or_default();
+        let found = match file {
+            "shimx64.efi" => self.signed(peer, media::SHIM),
+            "grubx64.efi" => self.signed(peer, media::GRUB),
+            "grub.cfg" => return self.menu(peer),
+            _ if file.starts_with("grub.cfg-01-") => return self.menu(peer),
+            _ => self.boot_file(name),
+        };
+        found.map_or_else(|| Refused::NotFound.into(), Outcome::from)
+    }
+
+    /// A loader of the tree that a node is installed from.
+    fn signed(&self, peer: Ipv4Addr, path: &str) -> Option<Reply> {
+        let node = self.site.cluster.node_by_ip(peer)?;
+        self.site.tree(&node.os).filter(|tree| tree.has_shim)?;
+        let path = FilePath::plain(path)?;
+        Some(Reply::File { os: node.os.clone(), root: Root::Tree, path })
+    }
+
+    /// Kernel or initrd of a tree, by the path that its installer's configuration names.
+    fn boot_file(&self, name: &str) -> Option<Reply> {
+        let trees = self.site.trees.iter().map(|(os, tree)| (os, [&tree.kernel, &tree.initrd]));
+        let others = self.site.cluster.installers().iter();
+        let others = others.map(|(os, it)| (os, [&it.kernel, &it.initrd]));
+        trees.chain(others).find_map(|(os, files)| {
+            let is_asked_for =
+                |path: &&String| format!("tree/{os}/{path}").eq_ignore_ascii_case(name);
+            let path = files.into_iter().find(is_asked_for)?;
+            let path = FilePath::plain(path)?;
+            Some(Reply::File { os: os.clone(), root: Root::Tree, path })
+        })
+    }
+
+    /// GRUB's configuration. A datagram's sender is easily invented, and what is handed out is counted: so only for a
+    /// node that was sent to GRUB.
+    fn menu(&self, peer: Ipv4Addr) -> Outcome {
+        let node = self.site.cluster.node_by_ip(peer);
+        let is_sent_there = |mac| {
+            let loaders = boot::loaders(&self.site, &self.state, mac, Arch::UefiX64);
+            loaders.first() == Some(&Loader::Shim)
+        };
+        match node.filter(|node| is_sent_there(node.mac)) {
+            Some(node) => self.order(node.mac, Some(Hardware::default()), peer, grub::render),
+            None => Refused::NotFound.into(),
+        }
+    }
+
+    fn order(
+        &self,
+        mac: Mac,
+        hardware: Option<Hardware>,
+        peer: Ipv4Addr,
+        render: Render,
+    ) -> Outcome {
         let asker = Asker::Ipxe { arch: Arch::Bios, http: true };
         let machine = Machine { mac, asker, ip: Some(peer), hardware };
         let decision = boot::decide(&self.site, &self.state, &machine);
         let order = match decision {
             Decision::Install { os, arm, .. } => {
-                let Some(tree) = self.site.tree(os) else {
+                let Some(source) = self.source(os) else {
                     return Refused::Unavailable(format!("no tree of {os} here")).into();
                 };
                 let token = self.secrets.token(Grant { mac, arm: arm.seq });
                 let delay_s = self.delay_s(mac);
-                let installer = ipxe::Installer { tree, token: &token, delay_s };
-                ipxe::render(&self.site.cluster, mac, &decision, Some(installer))
+                let installer = ipxe::Installer { source, token: &token, delay_s };
+                render(&self.site.cluster, mac, &decision, Some(installer))
             }
             Decision::Hold(_)
             | Decision::LocalBoot { .. }
@@ -231,7 +346,7 @@ impl Master {
             | Decision::Ignore(_)
             | Decision::Address
             | Decision::NoLoader(_)
-            | Decision::Chainload(_) => ipxe::render(&self.site.cluster, mac, &decision, None),
+            | Decision::Chainload(_) => render(&self.site.cluster, mac, &decision, None),
         };
         match order {
             Err(error) => Refused::Unavailable(error.to_string()).into(),
@@ -244,6 +359,11 @@ impl Master {
                 Outcome { records, notes, reply: Reply::Text(text) }
             }
         }
+    }
+
+    fn source(&self, os: &OsName) -> Option<Source<'_>> {
+        let foreign = || self.site.cluster.installers().get(os).map(Source::Foreign);
+        self.site.tree(os).map(Source::Tree).or_else(foreign)
     }
 
     /// How long a node lets others begin: nothing while few install, then up to two seconds for each
@@ -272,7 +392,10 @@ impl Master {
             return vec![];
         }
         let stage = self.state.progress(mac).map(|progress| progress.stage);
-        let repeated = matches!(decision, Decision::Hold(_)) && stage == Some(Stage::Held);
+        // Its loader came back: that is news the first time.
+        let is_awaited = self.state.progress(mac).is_some_and(|it| it.ladder.is_awaited());
+        let repeated =
+            matches!(decision, Decision::Hold(_)) && stage == Some(Stage::Held) && !is_awaited;
         let moving = matches!(decision, Decision::Hold(boot::Hold::OldAddress(_)));
         if repeated || moving {
             return vec![];
@@ -313,21 +436,24 @@ impl Master {
         let node = granted(boot::release_kickstart(cluster, &self.state, grant, peer, now))?;
         let progress = self.state.progress(grant.mac);
         let os = progress.and_then(|progress| progress.os.as_ref()).unwrap_or(&node.os);
-        let tree = self.site.tree(os);
-        let tree = tree.ok_or_else(|| Refused::Unavailable(format!("no tree of {os} here")))?;
         let token = self.secrets.token(grant);
-        let order = kickstart::Order {
-            cluster,
-            node,
-            os,
-            tree,
-            token: &token,
-            keys: self.secrets.public(),
-            snippets: &self.site.snippets,
-            known_disk: progress.and_then(|progress| progress.disks.expected()),
+        let text = if let Some(answers) = self.site.answers.get(os) {
+            foreign::render(answers, cluster, node, &token)
+        } else {
+            let tree = self.site.tree(os);
+            let tree = tree.ok_or_else(|| Refused::Unavailable(format!("no tree of {os} here")))?;
+            let order = kickstart::Order {
+                cluster,
+                node,
+                os,
+                tree,
+                token: &token,
+                keys: self.secrets.public(),
+                snippets: &self.site.snippets,
+                known_disk: progress.and_then(|progress| progress.disks.expected()),
+            };
+            kickstart::render(&order).map_err(|error| Refused::Unavailable(error.to_string()))?
         };
-        let text =
-            kickstart::render(&order).map_err(|error| Refused::Unavailable(error.to_string()))?;
         let arm = progress.and_then(|progress| progress.arm);
         let first = arm.is_none_or(|arm| !arm.is_released);
         let release = (grant.mac, Event::Released { arm: grant.arm });
@@ -424,3 +550,6 @@ fn granted(release: Release<'_>) -> Result<&crate::cluster::Node, Refused> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,14 @@ pub struct Tree {
     pub gpg_keys: Vec<String>,
     /// Whether the index of the cluster's own repository carries its signature.
     pub repo_signed: bool,
+    /// Whether it brings the loaders that UEFI runs with Secure Boot.
+    pub has_shim: bool,
 }
+
+/// The first loader of a tree for UEFI, signed by Microsoft.
+pub const SHIM: &str = "EFI/BOOT/BOOTX64.EFI";
+/// The one that it loads, signed by the tree's vendor.
+pub const GRUB: &str = "EFI/BOOT/grubx64.efi";
 
 /// Why a folder cannot be installed from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -156,6 +163,7 @@ impl Tree {
             repos: repos(&ini)?,
             gpg_keys: vec![],
             repo_signed: false,
+            has_shim: false,
         })
     }
 }
@@ -227,6 +235,7 @@ pub fn load(name: &OsName, os: &Os) -> Result<Tree, BadTree> {
     }
     let signed = |repo: &PathBuf| repo.join("repodata/repomd.xml.asc").is_file();
     tree.repo_signed = os.repo.as_ref().is_some_and(signed);
+    tree.has_shim = [SHIM, GRUB].into_iter().all(|file| os.tree.join(file).is_file());
     tree.gpg_keys = key_files(name, os)?.into_iter().map(|(name, _)| name).collect();
     Ok(tree)
 }

@@ -9,13 +9,14 @@ pub mod room;
 pub mod sendfile;
 pub mod syslog;
 pub mod tftp;
+mod trials;
 pub mod udp;
 pub mod watch;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,16 +25,19 @@ use anyhow::Context;
 use bytes::Bytes;
 use tokio::sync::watch::{Receiver, Sender};
 
-use crate::cluster::Cluster;
-use crate::dhcp::{Answer, Datagram, Ignored};
+use crate::answers::Answers;
+use crate::cluster::{Cluster, DhcpMode, Foreign};
+use crate::dhcp::{Answer, Datagram, Ignored, Step};
 use crate::journal::{Journal, JournalError, now_ms};
+use crate::mac::Mac;
 use crate::machine::Loader;
-use crate::master::{Master, Outcome, Record, Request};
+use crate::master::{Master, Outcome, Record, Reply, Request};
 use crate::media;
-use crate::name::IfName;
+use crate::name::{IfName, OsName};
 use crate::site::Site;
 use crate::snippets::{self, Snippets};
 use crate::stage::{Entry, Event, Stage};
+use crate::tftp::transfer::Content;
 use crate::tftp::{Finished, transfer};
 
 /// How long transfers may go on after SIGTERM.
@@ -110,58 +114,25 @@ impl Shared {
         Arc::clone(self.master().site())
     }
 
-    /// Asks the core about a DHCP datagram.
-    fn handle_dhcp(self: &Arc<Self>, datagram: Datagram<'_>) -> Option<Answer> {
-        if self.others.are_there() {
-            tracing::debug!(from = %datagram.from, "no DHCP answer: another server is there");
-            return None;
-        }
-        match self.master().handle_dhcp(datagram, now_ms()) {
-            Err(Ignored::Malformed(why)) => {
-                tracing::debug!(from = %datagram.from, %why, "malformed DHCP datagram dropped");
-                None
-            }
-            Err(
-                why @ (Ignored::OtherServer { .. }
-                | Ignored::Declined { .. }
-                | Ignored::PoolFull(_)),
-            ) => {
-                tracing::warn!(%why, "no DHCP answer");
-                if matches!(why, Ignored::OtherServer { .. }) {
-                    self.others.look_now();
-                }
-                None
-            }
-            Err(why) => {
-                tracing::debug!(%why, "no DHCP answer");
-                None
-            }
-            Ok(answer) => {
-                let Answer { mac, kind, yiaddr, boot, .. } = &answer;
-                tracing::debug!(%mac, ?kind, %yiaddr, ?boot, "DHCP");
-                if let Some(event) = &answer.seen {
-                    tracing::info!(%mac, ip = %yiaddr, "an unknown machine asks to boot; `rekindle machines`");
-                    self.record_later(vec![(*mac, event.clone())]);
-                }
-                Some(answer)
-            }
+    /// Takes note of a file that a machine was sent: it may be a node's loader.
+    fn file_sent(self: &Arc<Self>, peer: Ipv4Addr, name: &str, bytes: u64) {
+        let record = self.master().loader_sent(peer, name, bytes);
+        if let Some(record) = record {
+            self.record_later(vec![record]);
         }
     }
 
-    /// Takes note of a TFTP transfer that ended.
-    fn finished(self: &Arc<Self>, finished: Finished) {
-        let Finished { peer, loader, bytes, outcome } = finished;
-        tracing::debug!(%peer, %loader, bytes, ?outcome, "TFTP");
-        let node = self.site().cluster.node_by_ip(*peer.ip()).map(|node| node.mac);
-        match (outcome, node) {
-            (transfer::Outcome::Delivered, Some(mac)) => {
-                self.record_later(vec![(mac, Event::LoaderSent { loader, bytes })]);
+    /// Takes note of what did not happen.
+    fn look_for_silence(&self) -> Result<(), JournalError> {
+        let overdue = self.master().overdue(now_ms());
+        for (mac, event) in &overdue {
+            if let Event::LoaderLost { loader } = event {
+                let site = self.site();
+                let node = site.cluster.node_by_mac(*mac).map_or("-", |node| node.name.as_str());
+                tracing::warn!(node, %mac, "nothing was heard from {loader}; `rekindle explain boot {node}` says what is next");
             }
-            (transfer::Outcome::Abandoned, Some(mac)) => {
-                tracing::warn!(%mac, %loader, "TFTP transfer given up, the machine does not answer");
-            }
-            _ => {}
         }
+        if overdue.is_empty() { Ok(()) } else { self.record_now(&overdue) }
     }
 
     /// Asks the core about an HTTP request.
@@ -216,6 +187,95 @@ impl Shared {
     }
 }
 
+impl tftp::Core for Arc<Shared> {
+    async fn find(&self, name: &str, peer: Ipv4Addr) -> Option<Arc<dyn Content>> {
+        let outcome = self.master().handle_tftp(name, peer);
+        if !outcome.records.is_empty()
+            && let Err(error) = self.record(outcome.records).await
+        {
+            tracing::error!(%peer, %error, "not answered: it could not be written down");
+            return None;
+        }
+        if !outcome.notes.is_empty() {
+            self.record_later(outcome.notes);
+        }
+        match outcome.reply {
+            Reply::Loader(loader) => {
+                self.loaders.get(&loader).map(|bytes| Arc::new(bytes.clone()) as Arc<dyn Content>)
+            }
+            Reply::Text(text) => Some(Arc::new(Bytes::from(text))),
+            Reply::File { os, root: _, path } => {
+                let folder = self.site().cluster.folder(&os)?.to_owned();
+                let open = move || crate::http::files::open_below(&folder, &path);
+                let opened = tokio::task::spawn_blocking(open).await.ok()?.ok()?;
+                Some(Arc::new(tftp::OnDisk::new(opened.file, opened.len)?))
+            }
+            Reply::Secret(_) | Reply::Refused(_) => None,
+        }
+    }
+
+    fn finished(&self, finished: Finished) {
+        let Finished { peer, name, bytes, outcome } = finished;
+        tracing::debug!(%peer, name, bytes, ?outcome, "TFTP");
+        if outcome == transfer::Outcome::Delivered {
+            self.file_sent(*peer.ip(), &name, bytes);
+        } else if outcome == transfer::Outcome::Abandoned
+            && let Some(node) = self.site().cluster.node_by_ip(*peer.ip())
+        {
+            tracing::warn!(node = %node.name, name, "TFTP transfer given up, the machine does not answer");
+        }
+    }
+}
+
+impl dhcp::Core for Arc<Shared> {
+    fn handle(&self, datagram: Datagram<'_>) -> Option<Step> {
+        if self.others.are_there() {
+            tracing::debug!(from = %datagram.from, "no DHCP answer: another server is there");
+            return None;
+        }
+        match self.master().handle_dhcp(datagram, now_ms()) {
+            Err(Ignored::Malformed(why)) => {
+                tracing::debug!(from = %datagram.from, %why, "malformed DHCP datagram dropped");
+                None
+            }
+            Err(
+                why @ (Ignored::OtherServer { .. }
+                | Ignored::Declined { .. }
+                | Ignored::PoolFull(_)),
+            ) => {
+                tracing::warn!(%why, "no DHCP answer");
+                if matches!(why, Ignored::OtherServer { .. }) {
+                    self.others.look_now();
+                }
+                None
+            }
+            Err(why) => {
+                tracing::debug!(%why, "no DHCP answer");
+                None
+            }
+            Ok(Step::Try(ip)) => {
+                tracing::debug!(from = %datagram.from, %ip, "is that address free?");
+                Some(Step::Try(ip))
+            }
+            Ok(Step::Answer(answer)) => {
+                let Answer { mac, kind, yiaddr, boot, .. } = &answer;
+                tracing::debug!(%mac, ?kind, %yiaddr, ?boot, "DHCP");
+                if let Some(event) = &answer.seen {
+                    tracing::info!(%mac, ip = %yiaddr, "an unknown machine asks to boot; `rekindle machines`");
+                    self.record_later(vec![(*mac, event.clone())]);
+                }
+                Some(Step::Answer(answer))
+            }
+        }
+    }
+
+    fn tried(&self, ip: Ipv4Addr, user: Option<Mac>) {
+        if let Err(in_use) = self.master().tried_address(ip, user, now_ms()) {
+            tracing::warn!("{in_use}");
+        }
+    }
+}
+
 /// One line a stage: the log of an install reads as a story.
 fn tell(cluster: &Cluster, entry: &Entry, (from, to): (Stage, Stage)) {
     let node = cluster.node_by_mac(entry.mac).map_or("-", |node| node.name.as_str());
@@ -251,7 +311,23 @@ pub fn load_site(config: &Path) -> anyhow::Result<Site> {
         trees.insert(name.clone(), media::load(name, os)?);
     }
     let snippets = load_snippets(&snippets_dir(config), &cluster)?;
-    Ok(Site { cluster, trees, snippets })
+    let mut answers = BTreeMap::new();
+    for (name, foreign) in cluster.installers() {
+        answers.insert(name.clone(), load_foreign(name, foreign)?);
+    }
+    let loaders = Loader::ALL.into_iter().filter(|loader| is_here(*loader)).collect();
+    Ok(Site { cluster, trees, snippets, answers, loaders })
+}
+
+/// Looks at the files of another system's installer, and reads its answers.
+fn load_foreign(name: &OsName, foreign: &Foreign) -> anyhow::Result<Answers> {
+    for file in [&foreign.kernel, &foreign.initrd].map(|file| foreign.folder.join(file)) {
+        anyhow::ensure!(file.is_file(), "installer `{name}`: {} is missing", file.display());
+    }
+    let file = &foreign.answers;
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("installer `{name}`: cannot read {}", file.display()))?;
+    Answers::parse(&text).with_context(|| format!("installer `{name}`: {}", file.display()))
 }
 
 /// The owner's own pieces of kickstarts lie beside `cluster.toml`.
@@ -284,6 +360,7 @@ fn load_snippets(dir: &Path, cluster: &Cluster) -> anyhow::Result<Snippets> {
 fn load_loaders() -> anyhow::Result<BTreeMap<Loader, Bytes>> {
     Loader::ALL
         .into_iter()
+        .filter(|loader| loader.is_needed() || is_here(*loader))
         .map(|loader| {
             let places = places(loader);
             let found = places.iter().find(|path| path.is_file()).with_context(|| {
@@ -304,18 +381,30 @@ fn load_loaders() -> anyhow::Result<BTreeMap<Loader, Bytes>> {
         .collect()
 }
 
-/// Loaders that are not on this machine.
-pub fn missing_loaders() -> Vec<Loader> {
-    let is_there = |loader: Loader| places(loader).iter().any(|path| path.is_file());
-    Loader::ALL.into_iter().filter(|loader| !is_there(*loader)).collect()
+/// Loaders that are not on this machine and that somebody would miss.
+pub fn missing_loaders(cluster: &Cluster) -> Vec<Loader> {
+    let is_named = |loader| cluster.nodes().any(|node| node.settings.loader == Some(loader));
+    let is_missing =
+        |loader: &Loader| !is_here(*loader) && (loader.is_needed() || is_named(*loader));
+    let of_packages = Loader::ALL.into_iter().filter(|loader| !loader.is_of_tree());
+    of_packages.filter(is_missing).collect()
+}
+
+fn is_here(loader: Loader) -> bool {
+    places(loader).iter().any(|path| path.is_file())
 }
 
 fn places(loader: Loader) -> [PathBuf; 3] {
-    let names = match loader {
-        Loader::Undionly => ["undionly.kpxe", "undionly.kpxe"],
-        Loader::SnponlyX64 => ["snponly.efi", "ipxe-snponly-x86_64.efi"],
+    let debian = loader.file_name();
+    let el = match loader {
+        Loader::SnponlyX64 => "ipxe-snponly-x86_64.efi",
+        Loader::IpxeX64 => "ipxe-x86_64.efi",
+        Loader::Undionly
+        | Loader::Undionlyk
+        | Loader::IpxePxe
+        | Loader::IpxeIa32
+        | Loader::Shim => debian,
     };
-    let [debian, el] = names;
     [
         Path::new("/usr/lib/ipxe").join(debian),
         Path::new("/usr/share/ipxe").join(el),
@@ -352,25 +441,29 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let logs = syslog::bind(&network.interface, network.address)?;
     // From here on a signal ends us well, whoever was quick to send it.
     let signal = signals()?;
+    let is_alone = network.dhcp == DhcpMode::Serve;
     // What arrives meanwhile waits in the sockets.
-    shared.others.glance(&network).await;
+    if is_alone {
+        shared.others.glance(&network).await;
+    }
     let mut tasks = tokio::task::JoinSet::new();
-    let files = shared.loaders.clone();
-    let core = Arc::clone(&shared);
-    let dhcp = dhcp::run(dhcp, move |datagram| core.handle_dhcp(datagram));
-    tasks.spawn(until_stop(dhcp, Arc::clone(&shared), "DHCP"));
-    let core = Arc::clone(&shared);
-    let tftp = tftp::run(tftp, files, move |finished| core.finished(finished));
-    tasks.spawn(until_stop(tftp, Arc::clone(&shared), "TFTP"));
+    let wire = Arc::clone(&shared);
+    tasks.spawn_blocking(move || datagrams(dhcp, tftp, wire));
     tasks.spawn(http::run(http, Arc::clone(&shared)));
     for log in logs {
         tasks.spawn(syslog::run(log, settings.state.join("logs"), Arc::clone(&shared)));
     }
     tasks.spawn(watch::run(settings.config.clone(), version, Arc::clone(&shared)));
-    tasks.spawn(others::run(network.clone(), Arc::clone(&shared)));
+    if is_alone {
+        tasks.spawn(others::run(network.clone(), Arc::clone(&shared)));
+    }
 
     let nodes = shared.site().cluster.nodes().len();
-    let what = if shared.others.are_there() { "TFTP and HTTP" } else { "DHCP, TFTP and HTTP" };
+    let what = match network.dhcp {
+        DhcpMode::Proxy => "proxy DHCP, TFTP and HTTP",
+        DhcpMode::Serve if shared.others.are_there() => "TFTP and HTTP",
+        DhcpMode::Serve => "DHCP, TFTP and HTTP",
+    };
     tracing::info!(interface = %network.interface, address = %network.address, nodes, "serving {what}");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "no service manager told");
@@ -395,10 +488,25 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs the services of datagrams, on one thread of their own: a datagram is answered by the thread that it woke, and no
+/// disk that an HTTP answer waits for keeps it waiting.
+fn datagrams(dhcp: dhcp::DhcpSocket, tftp: tftp::TftpSocket, shared: Arc<Shared>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "no event loop for datagrams"),
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            () = until_stop(dhcp::run(dhcp, Arc::clone(&shared)), &shared, "DHCP") => {}
+            () = until_stop(tftp::run(tftp, Arc::clone(&shared)), &shared, "TFTP") => {}
+        }
+    });
+}
+
 /// Runs a service that only a broken socket ends.
 async fn until_stop(
     service: impl Future<Output = io::Result<Infallible>>,
-    shared: Arc<Shared>,
+    shared: &Shared,
     name: &'static str,
 ) {
     let mut stop = shared.stop.subscribe();

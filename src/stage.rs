@@ -3,6 +3,8 @@
 //! Entries come in one at a time in journal order through [`State::apply`]; [`State`] comes out.
 //! Nothing else in rekindle changes a stage.
 
+pub mod ladder;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::mac::Mac;
 use crate::machine::{Arch, BiosDrive, Loader};
 use crate::name::OsName;
+use ladder::Ladder;
 
 /// Milliseconds since 1970-01-01 UTC.
 pub type TimestampMs = u64;
@@ -53,6 +56,11 @@ pub enum Event {
         loader: Loader,
         /// Its size.
         bytes: u64,
+    },
+    /// Nothing was heard from a loader that was sent.
+    LoaderLost {
+        /// Which.
+        loader: Loader,
     },
     /// An iPXE script was handed out.
     ScriptSent {
@@ -241,6 +249,8 @@ pub struct Progress {
     pub cores: Option<u32>,
     /// What the last installation wrote to, what this one chose.
     pub disks: Disks,
+    /// What came of the loaders it was sent.
+    pub ladder: Ladder,
 }
 
 /// Which disk of a node may be written without a question, and which is booted.
@@ -370,6 +380,7 @@ impl Progress {
             os: None,
             cores: None,
             disks: Disks::default(),
+            ladder: Ladder::default(),
         }
     }
 
@@ -378,7 +389,8 @@ impl Progress {
         match &entry.event {
             Event::Armed => {
                 let disks = Disks { chosen: Disk::default(), ..std::mem::take(&mut self.disks) };
-                *self = Self { disks, ..Self::new(Stage::Waiting, at) };
+                let ladder = std::mem::take(&mut self.ladder);
+                *self = Self { disks, ladder, ..Self::new(Stage::Waiting, at) };
                 self.arm = Some(Arm::new(seq));
             }
             Event::Disarmed => {
@@ -386,12 +398,22 @@ impl Progress {
                 self.enter(Stage::Idle, at);
             }
             Event::NewDiskAllowed => self.disks.another_will_do = true,
-            Event::LoaderSent { .. } => {
-                if self.arm.is_some() && self.stage != Stage::Held {
+            Event::LoaderSent { loader, .. } => {
+                let is_new = self.ladder.sent(*loader, at);
+                if is_new && self.arm.is_some() && self.stage != Stage::Held {
                     self.enter(Stage::Loader, at);
                 }
             }
-            Event::ScriptSent { plan, os, why } => self.script(*plan, os.as_ref(), why, at),
+            Event::LoaderLost { loader } => {
+                self.ladder.gave_up(*loader);
+                if self.stage == Stage::Loader {
+                    self.detail = format!("nothing was heard from {loader}");
+                }
+            }
+            Event::ScriptSent { plan, os, why } => {
+                self.ladder.came_back(at);
+                self.script(*plan, os.as_ref(), why, at);
+            }
             Event::Released { arm } => self.released(*arm, at),
             Event::Reported { arm, report } => self.reported(*arm, report, at),
             Event::Seen { .. } => {}

@@ -1,7 +1,7 @@
 //! The TFTP server without sockets, files or clocks (RFC 1350): requests in, transfers out.
 //!
-//! It reads a closed set of names out of memory. [`Server::handle_request`] takes what comes to
-//! port 69; each transfer it starts then has a socket of its own in the shell.
+//! [`Server::handle_request`] takes what comes to port 69 and asks for the file by [`Step::Find`]: what there is is not
+//! known here, and no name reaches a file system. Each transfer then has a socket of its own in the shell.
 
 pub mod options;
 pub mod packet;
@@ -9,14 +9,12 @@ pub mod transfer;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::machine::Loader;
 use options::Agreed;
 use packet::{Malformed, Mode, Packet, Read, Refusal};
-use transfer::{Outcome, Transfer};
+use transfer::{Content, Outcome, Transfer};
 
 /// Transfers at one time. Beyond that requests wait in their clients, which ask again.
 pub const TRANSFERS_MAX: usize = 256;
@@ -25,17 +23,13 @@ const PER_CLIENT_MAX: usize = 4;
 /// A request that comes again within this time is a duplicate of the one before.
 const DUPLICATE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What can be fetched: each loader by its name, and nothing else.
-pub type Files = BTreeMap<Loader, Bytes>;
-
 /// Names a transfer. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TransferId(u64);
 
-/// The server: the files, and the transfers under way.
-#[derive(Debug)]
+/// The server: the transfers under way.
+#[derive(Debug, Default)]
 pub struct Server {
-    files: Files,
     transfers: BTreeMap<TransferId, Running>,
     by_peer: BTreeMap<SocketAddrV4, TransferId>,
     next_id: u64,
@@ -44,7 +38,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Running {
     peer: SocketAddrV4,
-    loader: Loader,
+    name: String,
     request: Vec<u8>,
     started: Duration,
     transfer: Transfer,
@@ -53,6 +47,8 @@ struct Running {
 /// What a datagram on port 69 leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// A file is asked for: look whether there is one, then [`Server::open`] or [`Wanted::refuse`].
+    Find(Wanted),
     /// A new transfer: give it a socket and drain [`Server::poll_transmit`]. Transfers it takes
     /// the place of have ended; their sockets can go.
     Start {
@@ -74,6 +70,24 @@ pub enum Step {
     Drop(Dropped),
 }
 
+/// A sound request for a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name in plain form, see [`packet::clean`].
+    pub name: String,
+    /// Who asks.
+    pub from: SocketAddrV4,
+    read: Read,
+    request: Vec<u8>,
+}
+
+impl Wanted {
+    /// There is no such file.
+    pub fn refuse(self) -> Step {
+        Step::Refuse { bytes: packet::error(Refusal::NotFound), name: self.name }
+    }
+}
+
 /// Why a datagram on port 69 gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Dropped {
@@ -89,12 +103,12 @@ pub enum Dropped {
 }
 
 /// A transfer that ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
     /// Whose.
     pub peer: SocketAddrV4,
     /// Of what.
-    pub loader: Loader,
+    pub name: String,
     /// The size of it.
     pub bytes: u64,
     /// How.
@@ -102,12 +116,6 @@ pub struct Finished {
 }
 
 impl Server {
-    /// Serves `files`.
-    pub fn new(files: Files) -> Self {
-        let (transfers, by_peer) = (BTreeMap::new(), BTreeMap::new());
-        Self { files, transfers, by_peer, next_id: 0 }
-    }
-
     /// Takes a datagram that came to port 69.
     pub fn handle_request(&mut self, bytes: &[u8], from: SocketAddrV4, now: Duration) -> Step {
         let read = match Packet::parse(bytes) {
@@ -124,16 +132,19 @@ impl Server {
             }
             Err(malformed) => return Step::Drop(malformed.into()),
         };
-        let (loader, content) = match self.find(&read) {
-            Ok(found) => found,
-            Err(refusal) => {
-                return Step::Refuse { bytes: packet::error(refusal), name: read.name };
-            }
-        };
+        if let Some(refusal) = refusal(&read) {
+            return Step::Refuse { bytes: packet::error(refusal), name: read.name };
+        }
         if let Some(id) = self.duplicate_of(bytes, from, now) {
             return Step::Again(id);
         }
-        let ended = self.make_room(from);
+        Step::Find(Wanted { name: read.name.clone(), from, read, request: bytes.to_vec() })
+    }
+
+    /// Begins to send the file that was found.
+    pub fn open(&mut self, wanted: Wanted, content: Arc<dyn Content>, now: Duration) -> Step {
+        let Wanted { name, from: peer, read, request } = wanted;
+        let ended = self.make_room(peer);
         if self.transfers.len() >= TRANSFERS_MAX {
             return Step::Drop(Dropped::Full);
         }
@@ -141,9 +152,8 @@ impl Server {
         let transfer = Transfer::new(content, agreed, now);
         let id = TransferId(self.next_id);
         self.next_id += 1;
-        let (peer, request) = (from, bytes.to_vec());
-        self.transfers.insert(id, Running { peer, loader, request, started: now, transfer });
-        self.by_peer.insert(from, id);
+        self.transfers.insert(id, Running { peer, name, request, started: now, transfer });
+        self.by_peer.insert(peer, id);
         Step::Start { id, ended }
     }
 
@@ -173,6 +183,11 @@ impl Server {
         self.transfers.get_mut(&id)?.transfer.poll_transmit()
     }
 
+    /// Several datagrams at once, see [`Transfer::poll_burst`].
+    pub fn poll_burst(&mut self, id: TransferId, out: &mut Vec<u8>) -> Option<u16> {
+        self.transfers.get_mut(&id)?.transfer.poll_burst(out)
+    }
+
     /// When [`Self::handle_timeout`] is due; `None` when the transfer has ended.
     pub fn poll_timeout(&self, id: TransferId) -> Option<Duration> {
         self.transfers.get(&id)?.transfer.poll_timeout()
@@ -180,12 +195,12 @@ impl Server {
 
     /// Forgets a transfer and says how it ended; one that has not yet counts as abandoned.
     pub fn finish(&mut self, id: TransferId) -> Option<Finished> {
-        let Running { peer, loader, transfer, .. } = self.transfers.remove(&id)?;
+        let Running { peer, name, transfer, .. } = self.transfers.remove(&id)?;
         if self.by_peer.get(&peer) == Some(&id) {
             self.by_peer.remove(&peer);
         }
         let outcome = transfer.outcome().unwrap_or(Outcome::Abandoned);
-        Some(Finished { peer, loader, bytes: transfer.len() as u64, outcome })
+        Some(Finished { peer, name, bytes: transfer.len() as u64, outcome })
     }
 
     /// Whom a transfer is for.
@@ -201,20 +216,6 @@ impl Server {
     /// Whether nothing is under way.
     pub fn is_empty(&self) -> bool {
         self.transfers.is_empty()
-    }
-
-    fn find(&self, read: &Read) -> Result<(Loader, Bytes), Refusal> {
-        if read.mode == Mode::Mail {
-            return Err(Refusal::IllegalOperation);
-        }
-        if read.name.split('/').any(|segment| segment == "..") {
-            return Err(Refusal::AccessViolation);
-        }
-        self.files
-            .iter()
-            .find(|(loader, _)| loader.file_name() == read.name)
-            .map(|(loader, content)| (*loader, content.clone()))
-            .ok_or(Refusal::NotFound)
     }
 
     /// The transfer that the very same request started a moment ago, when nothing came of it yet.
@@ -252,6 +253,15 @@ impl Server {
         }
         ended
     }
+}
+
+/// What no file could be the answer to.
+fn refusal(read: &Read) -> Option<Refusal> {
+    if read.mode == Mode::Mail {
+        return Some(Refusal::IllegalOperation);
+    }
+    let leads_out = read.name.split('/').any(|segment| segment == "..");
+    leads_out.then_some(Refusal::AccessViolation)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,11 +12,11 @@ use dhcproto::{Decodable, Decoder, v4};
 use rekindle::boot::Decision;
 use rekindle::cluster::{Cluster, edit, import};
 use rekindle::dhcp::reply::Destination;
-use rekindle::dhcp::{Datagram, Dhcp, Service};
+use rekindle::dhcp::{self, Datagram, Dhcp, Service};
 use rekindle::http::range::{Part, part};
 use rekindle::http::{Endpoint, Method, NodeEndpoint, report, route};
 use rekindle::import::url::flatten;
-use rekindle::ipxe::{self, Installer};
+use rekindle::ipxe::{self, Installer, Source};
 use rekindle::kickstart::{self, Order, RenderError};
 use rekindle::machine::Loader;
 use rekindle::media::{Release, Tree};
@@ -81,7 +82,11 @@ fn armed() -> (Site, State) {
     let mac = cluster.nodes().next().expect("node").mac;
     let entry = Entry { seq: 1, at_ms: 1, mac, event: Event::Armed };
     let trees = BTreeMap::from([("el9".parse().expect("os"), tree(Release::El9))]);
-    (Site { cluster, trees, snippets: Snippets::default() }, State::from_entries([&entry]))
+    let (snippets, loaders) = (Snippets::default(), Loader::ALL.into());
+    (
+        Site { cluster, trees, snippets, answers: BTreeMap::new(), loaders },
+        State::from_entries([&entry]),
+    )
 }
 
 /// A dialogue: two bytes length, one byte of circumstances, and that many bytes of packet, again
@@ -116,7 +121,15 @@ pub fn dhcp(bytes: &[u8]) {
         };
         now += u64::from(how >> 3) * 37_000;
         let datagram = Datagram { bytes: packet, from: SocketAddrV4::new(ip, 68), service };
-        let Ok(answer) = dhcp.handle_packet(&site, &state, datagram, now) else { continue };
+        let mut step = dhcp.handle_packet(&site, &state, datagram, now);
+        if let Ok(dhcp::Step::Try(ip)) = step {
+            assert!(network.discovery.contains(ip));
+            // Now and then somebody is there.
+            let user = site.cluster.nodes().next().map(|node| node.mac).filter(|_| how & 8 != 0);
+            dhcp.tried(ip, user, now).unwrap_or_default();
+            step = dhcp.handle_packet(&site, &state, datagram, now);
+        }
+        let Ok(dhcp::Step::Answer(answer)) = step else { continue };
         let reply = v4::Message::decode(&mut Decoder::new(&answer.bytes)).expect("a reply is DHCP");
         assert!((300..=1472).contains(&answer.bytes.len()), "{} bytes", answer.bytes.len());
         assert_eq!(reply.opcode(), v4::Opcode::BootReply);
@@ -137,17 +150,26 @@ pub fn dhcp(bytes: &[u8]) {
 /// Circumstances of a TFTP packet: bit 0 whether it comes to port 69 or to a transfer, bits 1 to 3
 /// whose or which, the rest how much time passes afterwards.
 pub fn tftp(bytes: &[u8]) {
-    let files = BTreeMap::from([
-        (Loader::Undionly, Bytes::from(vec![1; 70_000])),
-        (Loader::SnponlyX64, Bytes::from(vec![2; 1468 * 3])),
-    ]);
-    let (mut server, mut now) = (Server::new(files), Duration::from_secs(1000));
+    let content = |name: &str| match name {
+        "undionly.kpxe" => Some(Bytes::from(vec![1; 70_000])),
+        "snponly.efi" => Some(Bytes::from(vec![2; 1468 * 3])),
+        _ => None,
+    };
+    let (mut server, mut now) = (Server::default(), Duration::from_secs(1000));
     let mut started: Vec<TransferId> = vec![];
     for (how, packet) in Dialogue(bytes) {
         let which = how >> 1 & 7;
         if how & 1 == 0 {
             let from = SocketAddrV4::new(Ipv4Addr::new(192, 168, 10, 50 + which), 2000);
-            match server.handle_request(packet, from, now) {
+            let mut step = server.handle_request(packet, from, now);
+            if let Step::Find(wanted) = step {
+                assert!(wanted.name.split('/').all(|segment| !matches!(segment, "" | "." | "..")));
+                step = match content(&wanted.name) {
+                    Some(content) => server.open(wanted, Arc::new(content), now),
+                    None => wanted.refuse(),
+                };
+            }
+            match step {
                 Step::Start { id, ended } => {
                     started.push(id);
                     for id in ended {
@@ -155,7 +177,7 @@ pub fn tftp(bytes: &[u8]) {
                     }
                 }
                 Step::Refuse { bytes, .. } => assert!(bytes.starts_with(&[0, 5])),
-                Step::Again(_) | Step::Drop(_) => {}
+                Step::Find(_) | Step::Again(_) | Step::Drop(_) => {}
             }
         } else if let Some(id) = started.iter().rev().nth(usize::from(which)) {
             server.handle_packet(*id, packet, now);
@@ -238,7 +260,7 @@ pub fn cluster_file(bytes: &[u8]) {
                 Err(error) => panic!("a sound file makes no sound kickstart: {error}"),
             }
             let install = Decision::Install { node, os, arm };
-            let installer = Installer { tree, token, delay_s: 7 };
+            let installer = Installer { source: Source::Tree(tree), token, delay_s: 7 };
             ipxe::render(cluster, node.mac, &install, Some(installer)).expect("a script");
         }
     }

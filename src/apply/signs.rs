@@ -7,9 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::libc;
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::{output, pause};
+use crate::arp;
 use crate::doctor::{Listener, Passing, Wire};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -209,8 +211,10 @@ pub fn offers(
     socket.set_reuse_address(true)?;
     socket.set_broadcast(true)?;
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68).into())?;
-    let socket = UdpSocket::from(socket);
     let xid = std::process::id();
+    // A room that is switched on meanwhile must not wake us with every answer of ours.
+    socket.attach_filter(&only_of(xid))?;
+    let socket = UdpSocket::from(socket);
     let mut found = BTreeSet::new();
     let mut buffer = [0; 1500];
     let begun = Instant::now();
@@ -237,6 +241,21 @@ pub fn offers(
         }
     }
     Ok(found.into_iter().collect())
+}
+
+/// Lets answers to this request through: its number stands behind the UDP header and four bytes (socket(7),
+/// SO_ATTACH_FILTER; RFC 2131 section 2).
+fn only_of(xid: u32) -> [SockFilter; 4] {
+    let code = |parts: [u32; 3]| u16::try_from(parts.iter().sum::<u32>()).unwrap_or_default();
+    let load = code([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS]);
+    let compare = code([libc::BPF_JMP, libc::BPF_JEQ, libc::BPF_K]);
+    let give = code([libc::BPF_RET, libc::BPF_K, 0]);
+    [
+        SockFilter::new(load, 0, 0, 8 + 4),
+        SockFilter::new(compare, 0, 1, xid),
+        SockFilter::new(give, 0, 0, u32::MAX),
+        SockFilter::new(give, 0, 0, 0),
+    ]
 }
 
 /// A DHCPDISCOVER that asks for an answer by broadcast (RFC 2131 section 4.1).
@@ -273,7 +292,7 @@ pub fn passing(card: &IfName, mac: Mac, own: Ipv4Addr) -> io::Result<Passing> {
     while begun.elapsed() < HELLO {
         // The first may be lost while a port wakes up.
         if begun.elapsed() >= QUIET * probes {
-            frames.send(&probe(mac, own))?;
+            frames.send(&arp::probe(mac, own))?;
             probes += 1;
         }
         let len = match frames.receive(&mut buffer) {
@@ -283,7 +302,8 @@ pub fn passing(card: &IfName, mac: Mac, own: Ipv4Addr) -> io::Result<Passing> {
         };
         let frame = buffer.get(..len).unwrap_or_default();
         found.spanning_tree |= is_bpdu(frame);
-        found.twin = found.twin.or_else(|| twin(frame, mac, own));
+        let twin = arp::sender(frame).filter(|(ip, card)| *ip == own && *card != mac);
+        found.twin = found.twin.or(twin.map(|(_, card)| card));
     }
     Ok(found)
 }
@@ -295,29 +315,9 @@ fn is_silence(error: &io::Error) -> bool {
     )
 }
 
-/// Who has this address? Asked by nobody, so that no neighbour notes it down.
-fn probe(mac: Mac, own: Ipv4Addr) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend(mac.octets());
-    frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
-    frame.extend(mac.octets());
-    frame.extend([0; 10]);
-    frame.extend(own.octets());
-    frame.resize(60, 0);
-    frame
-}
-
 /// A configuration message of a bridge (IEEE 802.1D: to its group address, LLC 42 42 03).
 fn is_bpdu(frame: &[u8]) -> bool {
     frame.get(..6) == Some(&BRIDGES) && frame.get(14..17) == Some(&[0x42, 0x42, 3])
-}
-
-/// Another card that uses our address: the sender of an ARP packet.
-fn twin(frame: &[u8], mac: Mac, own: Ipv4Addr) -> Option<Mac> {
-    let is_arp = frame.get(12..20) == Some(&[0x08, 0x06, 0, 1, 0x08, 0, 6, 4]);
-    let sender: [u8; 6] = frame.get(22..28).filter(|_| is_arp)?.try_into().ok()?;
-    let sender = Mac::from_wire(sender)?;
-    (frame.get(28..32) == Some(&own.octets()) && sender != mac).then_some(sender)
 }
 
 /// Who answers at these addresses, by asking the kernel for their cards.
@@ -384,22 +384,10 @@ mod tests {
     }
 
     #[test]
-    fn bridges_and_twins_are_told_from_other_frames() {
+    fn bridges_are_told_from_other_frames() {
         let hello = [&BRIDGES[..], &[2, 0, 0, 0, 0, 1, 0, 38, 0x42, 0x42, 3, 0, 0, 0, 0]].concat();
         assert!(is_bpdu(&hello));
         assert!(!is_bpdu(&hello[..16]) && !is_bpdu(&[]));
-        let (own, mac) =
-            (Ipv4Addr::new(192, 168, 10, 1), "52:54:00:ee:00:01".parse().expect("mac"));
-        let other: Mac = "52:54:00:aa:bb:77".parse().expect("mac");
-        // Its answer to the probe: as the probe, with its own address as the sender's.
-        let mut answer = probe(other, own);
-        answer[21] = 2;
-        answer[28..32].copy_from_slice(&own.octets());
-        assert_eq!(twin(&answer, mac, own), Some(other));
-        assert_eq!(twin(&answer, other, own), None, "ourselves");
-        assert_eq!(twin(&probe(other, own), mac, own), None, "somebody asks like us");
-        assert_eq!(twin(&answer[..30], mac, own), None);
-        assert_eq!(probe(mac, own).len(), 60);
     }
 
     #[test]

@@ -24,12 +24,81 @@ fn firmware_is_led_to_a_loader_it_can_run() {
         (Asker::Rom(Arch::UefiX64), Decision::Chainload(Loader::SnponlyX64)),
         (Asker::HttpBoot(Arch::UefiX64), Decision::Chainload(Loader::SnponlyX64)),
         (Asker::Ipxe { arch: Arch::Bios, http: false }, Decision::Chainload(Loader::Undionly)),
-        (Asker::Rom(Arch::UefiIa32), Decision::NoLoader(Arch::UefiIa32)),
+        (Asker::Rom(Arch::UefiIa32), Decision::Chainload(Loader::IpxeIa32)),
+        (Asker::Rom(Arch::UefiArm64), Decision::NoLoader(Arch::UefiArm64)),
         (Asker::System, Decision::Address),
     ] {
         let machine = Machine { mac: mac(1), asker, ip: None, hardware: None };
         assert_eq!(decide(&site, &state, &machine), expected);
     }
+}
+
+fn loader_of(site: &Site, events: &[Event], arch: Arch) -> Option<Loader> {
+    let machine = Machine { mac: mac(1), asker: Asker::Rom(arch), ip: None, hardware: None };
+    let state = state(events);
+    let decision = decide(site, &state, &machine);
+    let Decision::Chainload(loader) = decision else {
+        assert_eq!(decision, Decision::NoLoader(arch));
+        return None;
+    };
+    Some(loader)
+}
+
+// Threads of danderson/netboot (63) and ipxe/ipxe (288, 635, 1097): one board hangs in undionly.kpxe, another one in
+// iPXE's own drivers.
+#[test]
+fn a_machine_that_hangs_in_a_loader_is_sent_the_next_one() {
+    let loader = Loader::Undionly;
+    let mut events = vec![Event::Armed, Event::LoaderSent { loader, bytes: 74_213 }];
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Some(Loader::Undionly));
+    events.push(Event::LoaderLost { loader });
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Some(Loader::IpxePxe));
+    let x64 = Some(Loader::SnponlyX64);
+    assert_eq!(loader_of(&site(), &events, Arch::UefiX64), x64, "its other firmware");
+    events.push(Event::Armed);
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Some(Loader::IpxePxe));
+    events.extend([Event::LoaderSent { loader: Loader::IpxePxe, bytes: 307_171 }, SCRIPT]);
+    events.push(Event::LoaderLost { loader: Loader::IpxePxe });
+    assert_eq!(loader_of(&site(), &events, Arch::Bios), Some(Loader::IpxePxe));
+}
+
+#[test]
+fn the_owners_loader_is_the_only_one_where_it_is_there_and_fits() {
+    let mut parts = sample::parts();
+    parts.nodes[0].settings.loader = Some(Loader::Undionlyk);
+    let mut site = site_of(Cluster::assemble(parts));
+    let lost = [Event::LoaderLost { loader: Loader::Undionlyk }];
+    assert_eq!(loader_of(&site, &lost, Arch::Bios), Some(Loader::Undionlyk));
+    assert_eq!(loader_of(&site, &[], Arch::UefiX64), Some(Loader::SnponlyX64));
+    site.loaders.remove(&Loader::Undionlyk);
+    assert_eq!(loader_of(&site, &lost, Arch::Bios), Some(Loader::Undionly));
+    site.loaders.remove(&Loader::Undionly);
+    assert_eq!(loader_of(&site, &[], Arch::Bios), Some(Loader::IpxePxe));
+    site.loaders.clear();
+    assert_eq!(loader_of(&site, &[], Arch::Bios), None);
+}
+
+// A card of 2010 whose ROM is an iPXE without what is needed today.
+#[test]
+fn the_owners_loader_takes_the_place_of_the_roms_ipxe_once_a_boot() {
+    let mut parts = sample::parts();
+    parts.nodes[0].settings.loader = Some(Loader::Undionly);
+    let site = site_of(Cluster::assemble(parts));
+    let asks = |events: &[Event], arch, ip| {
+        let asker = Asker::Ipxe { arch, http: true };
+        let machine = Machine { mac: mac(1), asker, ip, hardware: None };
+        decide(&site, &state(events), &machine) == Decision::Chainload(Loader::Undionly)
+    };
+    let loader = Event::LoaderSent { loader: Loader::Undionly, bytes: 74_213 };
+    assert!(asks(&[Event::Armed], Arch::Bios, None));
+    assert!(!asks(&[Event::Armed], Arch::UefiX64, None), "it is none for this firmware");
+    assert!(!asks(&[Event::Armed], Arch::Bios, Some(OWN)), "a script is a script");
+    let mut events = vec![Event::Armed, loader];
+    assert!(!asks(&events, Arch::Bios, None), "it is the one that asks now");
+    events.push(SCRIPT);
+    assert!(asks(&events, Arch::Bios, None), "the next boot");
+    let other = Machine { mac: mac(2), asker: IPXE, ip: None, hardware: None };
+    assert!(!matches!(decide(&site, &state(&[]), &other), Decision::Chainload(_)));
 }
 
 #[test]

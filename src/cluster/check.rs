@@ -12,7 +12,9 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 
 use super::file::{At, Findings, Reader, Table, document};
-use super::{AddressRange, Cluster, Network, Node, Os, Parts, Scheduler, User};
+use super::{
+    ANSWERS, AddressRange, Cluster, DhcpMode, Foreign, Network, Node, Os, Parts, Scheduler, User,
+};
 use crate::name::OsName;
 use nodes::Frame;
 use settings::Defaults;
@@ -26,14 +28,16 @@ impl Cluster {
         let mut root = reader.table("the file", 1, document.as_table());
         let network = network(&mut reader, &mut root);
         let systems = systems(&mut reader, &mut root);
-        let defaults = settings::defaults(&mut reader, &mut root, &systems);
+        let installers = installers(&mut reader, &mut root, &systems);
+        let known: Vec<_> = systems.keys().chain(installers.keys()).cloned().collect();
+        let defaults = settings::defaults(&mut reader, &mut root, &known);
         let scheduler = scheduler(&mut reader, &mut root);
         let users = users(&mut reader, &mut root);
         let home = home(&mut reader, &mut root);
         let nodes = nodes::nodes(
             &mut reader,
             &mut root,
-            &Frame { network: network.as_ref(), systems: &systems, defaults: &defaults },
+            &Frame { network: network.as_ref(), systems: &known, defaults: &defaults },
         );
         let keeps_home =
             |node: &Node| node.settings.disk.keep.iter().any(|kept| kept.as_str() == "/home");
@@ -51,6 +55,7 @@ impl Cluster {
             return Ok(Self::assemble(Parts {
                 network,
                 systems,
+                installers,
                 scheduler,
                 users,
                 home_over_nfs: home.is_some_and(|home| home.value),
@@ -122,6 +127,8 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
     let dns: Vec<_> =
         dns.into_iter().filter_map(|text| address(reader, text)).map(|at| at.value).collect();
     let internet = reader.flag(&mut table, "internet");
+    let modes = [("serve", DhcpMode::Serve), ("proxy", DhcpMode::Proxy)];
+    let dhcp = settings::one_of(reader, &mut table, "dhcp", modes).unwrap_or(DhcpMode::Serve);
     let strangers = reader.flag(&mut table, "strangers").is_some_and(|at| at.value);
     reader.finish(table);
     if let (Some(uplink), Some(interface)) = (&uplink, &interface)
@@ -156,6 +163,7 @@ fn network<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> Option<Network>
         domain: domain?.value,
         dns,
         internet: internet.is_some_and(|at| at.value),
+        dhcp,
         strangers,
     })
 }
@@ -269,6 +277,65 @@ fn systems<'d>(reader: &mut Reader<'d>, root: &mut Table<'d>) -> BTreeMap<OsName
         }
     }
     systems
+}
+
+fn installers<'d>(
+    reader: &mut Reader<'d>,
+    root: &mut Table<'d>,
+    systems: &BTreeMap<OsName, Os>,
+) -> BTreeMap<OsName, Foreign> {
+    let mut installers = BTreeMap::new();
+    for (name, mut table) in reader.named(root, "installer") {
+        let line = table.line;
+        let name = value::<OsName>(reader, At { line, value: name });
+        let mut file = |key, like| {
+            let text = reader.needed(&mut table, key, like)?;
+            let is_inside = text.value.split('/').all(|part| !matches!(part, "" | "." | ".."));
+            if is_inside && settings::is_plain(text.value, "._-+/") {
+                return Some(text.value.to_owned());
+            }
+            let shown = show(text.value);
+            reader.wrong(
+                text.line,
+                format!("`{shown}` is no file below `folder`; write it like {like}"),
+            );
+            None
+        };
+        let (kernel, initrd) = (file("kernel", "linux"), file("initrd", "initrd.gz"));
+        let folder = reader.needed(&mut table, "folder", "/srv/rekindle/debian12");
+        let folder = folder.and_then(|text| path(reader, text));
+        let answers = reader.needed(&mut table, "answers", "/etc/rekindle/debian12.preseed");
+        let answers = answers.and_then(|text| path(reader, text));
+        let args = reader.needed(&mut table, "args", "auto=true url={answers}");
+        let args = args.and_then(|text| {
+            if !text.value.contains(ANSWERS) {
+                reader.wrong(text.line, "`args` does not say where the answers are; write {answers} where their URL belongs");
+                return None;
+            }
+            if !settings::are_kernel_args(&text.value.replace(ANSWERS, "x")) {
+                reader.wrong(text.line, "`args` holds quotes or other special characters; kernel arguments have none");
+                return None;
+            }
+            Some(text.value.split_whitespace().map(str::to_owned).collect())
+        });
+        reader.finish(table);
+        let Some(At { value: name, .. }) = name else { continue };
+        if systems.contains_key(&name) {
+            reader.wrong(line, format!("[os.{name}] has that name already; rename one"));
+        }
+        // Known although something about it is wrong: those who name it are not.
+        installers.insert(
+            name,
+            Foreign {
+                folder: folder.unwrap_or_default(),
+                kernel: kernel.unwrap_or_default(),
+                initrd: initrd.unwrap_or_default(),
+                args: args.unwrap_or_default(),
+                answers: answers.unwrap_or_default(),
+            },
+        );
+    }
+    installers
 }
 
 fn path(reader: &mut Reader<'_>, text: At<&str>) -> Option<PathBuf> {

@@ -22,6 +22,7 @@ pub(crate) fn node(number: u8) -> Node {
             disk: DiskRule { min_gib: 10, root_gib: 30, ..DiskRule::default() },
             unfit: UnfitPolicy::Hold,
             boot_order: BootOrder::Network,
+            loader: None,
         },
     }
 }
@@ -44,6 +45,7 @@ pub(crate) fn network() -> Network {
         internet: false,
         uplink_client_id: None,
         ssh_port: 22,
+        dhcp: DhcpMode::Serve,
         strangers: false,
     }
 }
@@ -59,6 +61,7 @@ pub(crate) fn parts() -> Parts {
     Parts {
         network: network(),
         systems: BTreeMap::from([("el9".parse().expect("os"), os)]),
+        installers: BTreeMap::new(),
         scheduler: Scheduler::Torque,
         home_over_nfs: false,
         users: vec![User { name: "mpi".parse().expect("user"), uid: 1500 }],
@@ -82,5 +85,7 @@ pub(crate) fn site() -> crate::site::Site {
 pub(crate) fn site_of(cluster: Cluster) -> crate::site::Site {
     let tree = crate::media::tests::tree();
     let trees = cluster.systems().keys().map(|os| (os.clone(), tree.clone())).collect();
-    crate::site::Site { cluster, trees, snippets: crate::snippets::Snippets::default() }
+    let loaders = Loader::ALL.into();
+    let (snippets, answers) = (crate::snippets::Snippets::default(), BTreeMap::new());
+    crate::site::Site { cluster, trees, snippets, answers, loaders }
 }

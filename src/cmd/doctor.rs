@@ -81,7 +81,7 @@ impl Doctor {
         let signs = Signs {
             wires: signs::wires(facts.links.iter().map(|link| link.name.clone())),
             listeners: signs::listeners(),
-            loaders_missing: serve::missing_loaders(),
+            loaders_missing: serve::missing_loaders(cluster),
             broken: self.broken(cluster),
             free_mib: signs::free_mib(&files.state),
             secrets: why,

@@ -1,5 +1,7 @@
 //! `rekindle explain`.
 
+mod boot;
+
 use std::net::Ipv4Addr;
 
 use clap::{Args, Subcommand};
@@ -15,6 +17,8 @@ use crate::firewall::{Rule, SOMEWHERE, Verdict};
 pub(super) enum Explain {
     /// The way of a packet through the firewalls, there and back
     Flow(FlowArgs),
+    /// What a machine gets when it boots from the network, and why
+    Boot(boot::BootArgs),
 }
 
 /// The way of a packet through the firewalls that rekindle writes, there and back
@@ -36,6 +40,7 @@ impl Explain {
     pub(super) fn run(self, files: &Files) -> anyhow::Result<()> {
         match self {
             Self::Flow(args) => args.run(&files.cluster()?),
+            Self::Boot(args) => args.run(files),
         }
     }
 }

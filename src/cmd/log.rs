@@ -87,6 +87,11 @@ fn told(entry: &Entry) -> String {
         Event::Disarmed => "may not be installed any more".to_owned(),
         Event::Seen { arch, ip } => format!("asked to boot ({arch}), unknown, lent {ip}"),
         Event::LoaderSent { loader, bytes } => format!("took {loader}, {bytes} bytes"),
+        Event::LoaderLost { loader } => {
+            format!(
+                "nothing was heard from {loader}; `rekindle explain boot NODE` says what is next"
+            )
+        }
         Event::ScriptSent { plan, os, why } => {
             let told = match plan {
                 Plan::Install => "is told to run the installer",

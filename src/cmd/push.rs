@@ -94,7 +94,9 @@ impl Push {
                 .is_some_and(|one| matches!(one.stage, Stage::Installed | Stage::Ready))
         };
         let nodes: Vec<&Node> = if self.names.is_empty() {
-            cluster.nodes().filter(is_there).collect()
+            // What another system gets is its owner's.
+            let is_ours = |node: &&Node| !cluster.installers().contains_key(&node.os);
+            cluster.nodes().filter(is_there).filter(is_ours).collect()
         } else {
             let node = |name| {
                 let missing =

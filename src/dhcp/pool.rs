@@ -16,6 +16,8 @@ const OFFER_MS: u64 = 60 * 1000;
 pub(super) const LEASE_MS: u64 = LEASE_S as u64 * 1000;
 /// How long an address rests that a client found in use by somebody else.
 const QUARANTINE_MS: u64 = 10 * 60 * 1000;
+/// A question to the wire that got no answer in this time got lost with whoever asked it.
+const TRIAL_MS: u64 = 2 * 1000;
 /// Most addresses lent or resting at one time, however wide the range is.
 const LEASES_MAX: usize = 4096;
 
@@ -33,8 +35,31 @@ pub struct Pool {
 struct Lease {
     mac: Mac,
     until_ms: TimestampMs,
-    /// The client said that it takes it, in this term or one that still runs.
-    is_taken: bool,
+    sure: Sure,
+}
+
+/// Whether a lease's address may be somebody else's, who never asked us for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sure {
+    /// Nobody was asked.
+    Unknown,
+    /// The wire was asked then, and has not answered yet.
+    Asked(TimestampMs),
+    /// Nobody answers there.
+    Free,
+    /// The client itself said that it takes it, in this term or one that still runs.
+    Taken,
+}
+
+/// Whether an address may be offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// It may.
+    Over,
+    /// The wire is being asked.
+    Running,
+    /// The wire is to be asked first.
+    Due,
 }
 
 /// How sure a lease is.
@@ -113,12 +138,33 @@ impl Pool {
     /// may never confirm its offer.
     pub fn withdraw(&mut self, mac: Mac, now: TimestampMs) {
         let lease = self.by_mac.get(&mac).and_then(|ip| self.leases.get(ip));
-        if lease.is_some_and(|lease| !lease.is_taken || !is_running(lease.until_ms, now)) {
+        if lease.is_some_and(|it| it.sure != Sure::Taken || !is_running(it.until_ms, now)) {
             self.forget(mac);
         }
     }
 
-    /// Keeps `ip` out of use for ten minutes: its client found somebody else there.
+    /// Whether `ip`, which is held for a client, may be offered to it. [`Trial::Due`] is said once: whoever hears it
+    /// asks the wire and tells [`Self::tried`].
+    pub fn trial(&mut self, ip: Ipv4Addr, now: TimestampMs) -> Trial {
+        let Some(lease) = self.leases.get_mut(&ip) else { return Trial::Over };
+        match lease.sure {
+            Sure::Free | Sure::Taken => Trial::Over,
+            Sure::Asked(at) if now.abs_diff(at) < TRIAL_MS => Trial::Running,
+            Sure::Unknown | Sure::Asked(_) => {
+                lease.sure = Sure::Asked(now);
+                Trial::Due
+            }
+        }
+    }
+
+    /// Takes note that nobody else answers at `ip`.
+    pub fn tried(&mut self, ip: Ipv4Addr) {
+        if let Some(lease) = self.leases.get_mut(&ip) {
+            lease.sure = lease.sure.max(Sure::Free);
+        }
+    }
+
+    /// Keeps `ip` out of use for ten minutes: somebody else is there.
     pub fn rest(&mut self, mac: Mac, ip: Ipv4Addr, now: TimestampMs) {
         if self.by_mac.get(&mac) == Some(&ip) {
             self.forget(mac);
@@ -140,15 +186,13 @@ impl Pool {
 
     fn hold(&mut self, ip: Ipv4Addr, mac: Mac, hold: Hold, now: TimestampMs) {
         let fresh = now + if hold == Hold::Lease { LEASE_MS } else { OFFER_MS };
-        let is_taken = hold == Hold::Lease;
+        let sure = if hold == Hold::Lease { Sure::Taken } else { Sure::Unknown };
         let lease = match self.leases.get(&ip) {
             // An offer never shortens a lease: its client may go on using it.
-            Some(lease) if lease.mac == mac && is_running(lease.until_ms, now) => Lease {
-                mac,
-                until_ms: fresh.max(lease.until_ms),
-                is_taken: is_taken || lease.is_taken,
-            },
-            Some(_) | None => Lease { mac, until_ms: fresh, is_taken },
+            Some(lease) if lease.mac == mac && is_running(lease.until_ms, now) => {
+                Lease { mac, until_ms: fresh.max(lease.until_ms), sure: sure.max(lease.sure) }
+            }
+            Some(_) | None => Lease { mac, until_ms: fresh, sure },
         };
         let until_ms = lease.until_ms;
         self.forget(mac);

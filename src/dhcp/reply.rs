@@ -2,12 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dhcproto::Encodable;
 use dhcproto::v4::{DhcpOption, MessageType, OptionCode, UnknownOption};
+use dhcproto::{Encodable, Encoder};
 
 use super::request::{Class, Request};
 use crate::boot::Decision;
-use crate::cluster::Network;
+use crate::cluster::{DhcpMode, Network};
 use crate::mac::Mac;
 use crate::machine::{Asker, Loader};
 use crate::name::NodeName;
@@ -17,6 +17,8 @@ pub const CLIENT_PORT: u16 = 68;
 
 /// Relays and strict stacks drop what is shorter (BOOTP's minimum, RFC 1542 section 2.1).
 const LEN_MIN: usize = 300;
+/// What most replies fit in.
+const LEN_USUAL: usize = 576;
 const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
 const BROADCAST: u16 = 0x8000;
 /// Discovery control, bit 3: download the given file, ask nobody else, show no menu (PXE 2.1
@@ -112,11 +114,14 @@ impl Reply<'_> {
         let relay_info = self.relay_info();
         let len_max = if self.kind == Kind::Bootp { LEN_MIN } else { self.request.size_max };
         let len_max = len_max.saturating_sub(relay_info.len() + 1);
+        let mut encoded = Vec::with_capacity(LEN_MIN);
         for option in self.options() {
+            encoded.clear();
             // Encoding fails only for names longer than DNS allows, and we send none.
-            let Ok(option) = option.to_vec() else { continue };
-            if bytes.len() + option.len() <= len_max {
-                bytes.extend(option);
+            if option.encode(&mut Encoder::new(&mut encoded)).is_ok()
+                && bytes.len() + encoded.len() <= len_max
+            {
+                bytes.extend_from_slice(&encoded);
             }
         }
         bytes.extend(relay_info);
@@ -138,8 +143,9 @@ impl Reply<'_> {
             let port = if *from.ip() == ciaddr { from.port() } else { CLIENT_PORT };
             return Destination::Client(SocketAddrV4::new(ciaddr, port));
         }
-        // Old ROMs ask for unicast and then do not listen for it; all of them take broadcast.
-        if request.wants_broadcast() || request.is_bios() {
+        // Old ROMs ask for unicast and then do not listen for it; all of them take broadcast. A proxy's offer has no
+        // address to be sent to.
+        if request.wants_broadcast() || request.is_bios() || self.yiaddr.is_unspecified() {
             return Destination::Broadcast;
         }
         Destination::Unicast { ip: self.yiaddr, mac: request.mac }
@@ -170,7 +176,8 @@ impl Reply<'_> {
         let ciaddr = if self.kind == Kind::Ack { request.ciaddr } else { Ipv4Addr::UNSPECIFIED };
         let siaddr = if is_nak { Ipv4Addr::UNSPECIFIED } else { self.network.address };
         let sname = if is_nak { String::new() } else { self.network.address.to_string() };
-        let mut bytes = vec![2, 1, 6, 0];
+        let mut bytes = Vec::with_capacity(LEN_USUAL);
+        bytes.extend([2, 1, 6, 0]);
         bytes.extend(request.xid.to_be_bytes());
         bytes.extend([0, 0]);
         bytes.extend(flags.to_be_bytes());
@@ -203,7 +210,9 @@ impl Reply<'_> {
             return options;
         }
         options.extend(self.lease_s.map(DhcpOption::AddressLeaseTime));
-        self.network_options(&mut options);
+        if self.network.dhcp == DhcpMode::Serve {
+            self.network_options(&mut options);
+        }
         if let Some(lease_s) = self.lease_s {
             options.push(DhcpOption::Renewal(lease_s / 2));
             options.push(DhcpOption::Rebinding(lease_s / 8 * 7));
@@ -234,7 +243,15 @@ impl Reply<'_> {
         match request.class {
             Some(Class::Pxe) if !is_ipxe && self.boot != Boot::Nothing => {
                 options.push(DhcpOption::ClassIdentifier(b"PXEClient".to_vec()));
-                options.push(DhcpOption::VendorExtensions(self.vendor_options()));
+                // UEFI takes a proxy's file only when it has asked port 4011 for it, where dnsmasq and pixiecore send it,
+                // too. That it need not ask is said by these options.
+                if self.network.dhcp == DhcpMode::Serve || request.is_bios() {
+                    options.push(DhcpOption::VendorExtensions(self.vendor_options()));
+                }
+            }
+            // This is how iPXE tells a proxy's offer from any other (`dhcp_has_pxeopts`).
+            Some(Class::Pxe) if is_ipxe && self.network.dhcp == DhcpMode::Proxy => {
+                options.push(DhcpOption::ClassIdentifier(b"PXEClient".to_vec()));
             }
             Some(Class::Http) if !is_ipxe => {
                 options.push(DhcpOption::ClassIdentifier(b"HTTPClient".to_vec()));

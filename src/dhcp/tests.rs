@@ -1,3 +1,6 @@
+mod proxy;
+mod trials;
+
 use dhcproto::v4::{self, DhcpOption, MessageType, OptionCode};
 use dhcproto::{Decodable, Decoder};
 use proptest::prelude::*;
@@ -105,7 +108,24 @@ impl Wire {
         bytes: &[u8],
     ) -> Result<Answer, Ignored> {
         let datagram = Datagram { bytes, from, service };
+        match self.step(datagram)? {
+            Step::Answer(answer) => Ok(answer),
+            Step::Try(ip) => {
+                self.dhcp.tried(ip, None, self.now).unwrap();
+                let Step::Answer(answer) = self.step(datagram)? else { panic!("asked twice") };
+                Ok(answer)
+            }
+        }
+    }
+
+    fn step(&mut self, datagram: Datagram<'_>) -> Result<Step, Ignored> {
         self.dhcp.handle_packet(&self.site, &self.state, datagram, self.now)
+    }
+
+    /// A stranger asks, and nobody has looked at the wire for it.
+    fn first_step(&mut self, last: u8) -> Result<Step, Ignored> {
+        let bytes = packet(mac(last), &[(53, &[1])], ROM);
+        self.step(Datagram { bytes: &bytes, from: NOBODY, service: Service::Dhcp })
     }
 
     fn discover(&mut self, last: u8, kind: &[(u8, &[u8])]) -> Result<Answer, Ignored> {

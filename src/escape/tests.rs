@@ -39,7 +39,7 @@ fn an_unwritable_value_is_named() {
 
 #[test]
 fn ipxe_never_expands_what_a_node_is_called() {
-    assert_eq!(IpxeText::new("a ${net0/mac} && reboot").to_string(), "a   net0/mac     reboot");
+    assert_eq!(ScreenText::new("a ${net0/mac} && reboot").to_string(), "a   net0/mac     reboot");
 }
 
 proptest! {
@@ -51,7 +51,7 @@ proptest! {
             HereLine::new("f", &text).map(|word| word.to_string()),
             PackageWord::new(&text).map(|word| word.to_string()),
             KernelArgs::new(std::slice::from_ref(&text)).map(|word| word.to_string()),
-            Ok(IpxeText::new(&text).to_string()),
+            Ok(ScreenText::new(&text).to_string()),
         ];
         for word in words.into_iter().flatten() {
             prop_assert!(is_one_line(&word), "{word:?}");

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::libc;
 use nix::sys::stat::Mode;
 
 use super::FilePath;
@@ -27,11 +28,23 @@ pub struct Opened {
 /// Opens `path` below `root`. `RESOLVE_BENEATH` (openat2(2)) makes the kernel refuse whatever
 /// leads out, links included. Folders and devices are "not found".
 pub fn open_below(root: &Path, path: &FilePath) -> io::Result<Opened> {
+    resolve(root, path, ResolveFlag::empty())
+}
+
+/// The same without waiting for a disk: `None` when the kernel does not know the way by heart, or cannot be asked for
+/// that (`RESOLVE_CACHED`, Linux 5.12).
+pub fn open_at_once(root: &Path, path: &FilePath) -> Option<io::Result<Opened>> {
+    let opened = resolve(root, path, ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED));
+    let errno = opened.as_ref().err().and_then(io::Error::raw_os_error);
+    (!matches!(errno, Some(libc::EAGAIN | libc::EINVAL))).then_some(opened)
+}
+
+fn resolve(root: &Path, path: &FilePath, more: ResolveFlag) -> io::Result<Opened> {
     let folder = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = open(root, folder, Mode::empty())?;
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | more);
     describe(File::from(openat2(&root, path.as_str(), how)?))
 }
 
@@ -79,10 +92,15 @@ mod tests {
         let open = |text| open_below(&root, &path(text));
         assert_eq!(open("sub/file").expect("file").len, 7);
         assert_eq!(open("inside").expect("link").len, 7);
+        // Asked for a moment ago, but memory may be short.
+        let at_once = open_at_once(&root, &path("sub/file"));
+        assert!(at_once.is_none_or(|opened| opened.expect("file").len == 7));
         for bad in
             ["outside", "absolute", "../secret", "/etc/passwd", "sub", "missing", "sub/file/x"]
         {
             assert!(open(bad).is_err(), "{bad}");
+            let at_once = open_at_once(&root, &path(bad));
+            assert!(at_once.is_none_or(|opened| opened.is_err()), "{bad}");
         }
     }
 }

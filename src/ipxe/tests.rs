@@ -16,7 +16,7 @@ fn script_on(events: &[Event], last: u8, ip: Ipv4Addr, hardware: Option<Hardware
     let asker = Asker::Ipxe { arch: Arch::Bios, http: true };
     let machine = Machine { mac: mac(last), asker, ip: Some(ip), hardware };
     let decision = decide(&site, &state, &machine);
-    let installer = Installer { tree: &tree, token: &token, delay_s: 0 };
+    let installer = Installer { source: Source::Tree(&tree), token: &token, delay_s: 0 };
     render(&site.cluster, mac(last), &decision, Some(installer)).expect("script")
 }
 

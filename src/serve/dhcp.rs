@@ -8,15 +8,17 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::errno::Errno;
 use nix::libc::{c_int, in_addr, in_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt,
-    sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmsg,
+    setsockopt, sockopt,
 };
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::trials::{Trials, Waiting};
 use super::udp::{self, BindError};
 use crate::dhcp::reply::{CLIENT_PORT, Destination};
-use crate::dhcp::{Answer, Datagram, Service};
+use crate::dhcp::{Answer, Datagram, Service, Step};
+use crate::mac::Mac;
 use crate::name::IfName;
 use crate::sys::arp;
 
@@ -24,14 +26,14 @@ const SERVER_PORT: u16 = 67;
 const BOOT_SERVER_PORT: u16 = 4011;
 /// More than any client sends in one datagram; the rest of a longer one is cut off.
 const DATAGRAM_MAX: usize = 2048;
-/// Datagrams answered before other tasks have their turn.
+/// Datagrams taken in at once, and answered before other tasks have their turn.
 const BURST: usize = 64;
 
 /// Ports 67 and 4011 of the private interface.
 #[derive(Debug)]
 pub struct DhcpSocket {
-    server: UdpSocket,
-    boot_server: UdpSocket,
+    server: std::net::UdpSocket,
+    boot_server: std::net::UdpSocket,
     place: Place,
 }
 
@@ -50,8 +52,8 @@ impl DhcpSocket {
             // Broadcasts are only heard at the wildcard address.
             let at = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
             let socket = udp::open(interface, at)?;
-            let prepared = prepare(&socket).and_then(|()| UdpSocket::from_std(socket));
-            prepared.map_err(|source| other(interface, port, source))
+            prepare(&socket).map_err(|source| other(interface, port, source))?;
+            Ok(socket)
         };
         let (server, boot_server) = (open(SERVER_PORT)?, open(BOOT_SERVER_PORT)?);
         let index = nix::net::if_::if_nametoindex(interface.as_str())
@@ -71,17 +73,25 @@ fn other(interface: &IfName, port: u16, source: io::Error) -> BindError {
     BindError::Other { port, interface: interface.clone(), source }
 }
 
+/// What the sockets ask the core.
+pub trait Core {
+    /// What a datagram leads to, if to anything.
+    fn handle(&self, datagram: Datagram<'_>) -> Option<Step>;
+    /// Who answers at an address that is to be offered.
+    fn tried(&self, ip: Ipv4Addr, user: Option<Mac>);
+}
+
 /// Answers datagrams until it is dropped, or a socket breaks. Nothing is lost by dropping it but
 /// datagrams that were not answered yet.
-pub async fn run(
-    socket: DhcpSocket,
-    answer: impl Fn(Datagram<'_>) -> Option<Answer>,
-) -> io::Result<Infallible> {
-    let DhcpSocket { server, boot_server, place } = &socket;
-    let serve = |socket, service| serve(socket, service, place, &answer);
+pub async fn run(socket: DhcpSocket, core: impl Core) -> io::Result<Infallible> {
+    let DhcpSocket { server, boot_server, place } = socket;
+    let (server, boot_server) = (&UdpSocket::from_std(server)?, &UdpSocket::from_std(boot_server)?);
+    let place = &place;
+    let trials = Trials::on(&place.interface);
     tokio::select! {
-        broken = serve(server, Service::Dhcp) => broken,
-        broken = serve(boot_server, Service::BootServer) => broken,
+        broken = serve(server, Service::Dhcp, place, &core, trials) => broken,
+        // A boot server offers no address.
+        broken = serve(boot_server, Service::BootServer, place, &core, Trials::default()) => broken,
     }
 }
 
@@ -89,38 +99,63 @@ async fn serve(
     socket: &UdpSocket,
     service: Service,
     place: &Place,
-    answer: impl Fn(Datagram<'_>) -> Option<Answer>,
+    core: &impl Core,
+    mut trials: Trials,
 ) -> io::Result<Infallible> {
-    let mut buffer = vec![0; DATAGRAM_MAX];
+    let mut inbox = Inbox::default();
     loop {
-        socket.readable().await?;
-        for _ in 0..BURST {
-            let receive = || Ok(receive(socket, place, &mut buffer)?);
-            let received = match socket.try_io(Interest::READABLE, receive) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                received => received?,
-            };
-            let Some((len, from)) = received else { continue };
-            let bytes = buffer.get(..len).unwrap_or_default();
-            let Some(answer) = answer(Datagram { bytes, from, service }) else { continue };
-            send(socket, place, &answer);
+        tokio::select! {
+            readable = socket.readable() => readable?,
+            (waiting, user) = trials.next() => {
+                core.tried(waiting.ip, user);
+                let Waiting { bytes, from, .. } = waiting;
+                if let Some(Step::Answer(answer)) = core.handle(Datagram { bytes: &bytes, from, service }) {
+                    send(socket, place, &answer).await;
+                }
+                continue;
+            }
+        }
+        let receive = || Ok(inbox.receive(socket, place)?);
+        match socket.try_io(Interest::READABLE, receive) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            received => received?,
+        }
+        for (bytes, from) in inbox.iter() {
+            match core.handle(Datagram { bytes, from, service }) {
+                Some(Step::Answer(answer)) => send(socket, place, &answer).await,
+                Some(Step::Try(ip)) => trials.ask(ip, bytes, from),
+                None => {}
+            }
         }
         tokio::task::yield_now().await;
     }
 }
 
-/// One datagram, or `None` for one that is not for us.
-fn receive(
-    socket: &UdpSocket,
-    place: &Place,
-    buffer: &mut [u8],
-) -> nix::Result<Option<(usize, SocketAddrV4)>> {
-    let mut control = nix::cmsg_space!(in_pktinfo);
-    let mut slices = [IoSliceMut::new(buffer)];
-    let fd = socket.as_raw_fd();
-    let message =
-        match recvmsg::<SockaddrIn>(fd, &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT) {
-            Ok(message) => message,
+/// Datagrams that were taken in at once.
+struct Inbox {
+    bytes: Vec<u8>,
+    /// How long each is, and who sent it. `None`: it is not for us.
+    taken: Vec<Option<(usize, SocketAddrV4)>>,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { bytes: vec![0; BURST * DATAGRAM_MAX], taken: Vec::with_capacity(BURST) }
+    }
+}
+
+impl Inbox {
+    /// Takes in what is there, in place of what was.
+    fn receive(&mut self, socket: &UdpSocket, place: &Place) -> nix::Result<()> {
+        self.taken.clear();
+        // The kernel writes into the headers how much it used of each, so they serve but once.
+        let mut headers =
+            MultiHeaders::<SockaddrIn>::preallocate(BURST, Some(nix::cmsg_space!(in_pktinfo)));
+        let mut slices: Vec<_> =
+            self.bytes.chunks_exact_mut(DATAGRAM_MAX).map(|it| [IoSliceMut::new(it)]).collect();
+        let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+        let messages = match recvmmsg(fd, &mut headers, &mut slices, flags, None) {
+            Ok(messages) => messages,
             // Said of an earlier datagram of ours, or of a cable that is out; none ends the service.
             Err(
                 Errno::ECONNREFUSED
@@ -128,21 +163,34 @@ fn receive(
                 | Errno::ENETUNREACH
                 | Errno::ENETDOWN
                 | Errno::EINTR,
-            ) => return Ok(None),
+            ) => return Ok(()),
             Err(error) => return Err(error),
         };
-    // The socket is bound to the interface; a second look costs nothing and answering elsewhere
-    // would be the one thing that must never happen.
-    let arrived_here = message.cmsgs()?.any(|control| {
-        matches!(control, ControlMessageOwned::Ipv4PacketInfo(info) if info.ipi_ifindex == place.index)
-    });
-    let Some(from) = message.address.filter(|_| arrived_here) else { return Ok(None) };
-    let from = SocketAddrV4::new(from.ip(), from.port());
-    Ok(Some((message.bytes, from)))
+        for message in messages {
+            // The socket is bound to the interface; a second look costs nothing and answering elsewhere
+            // would be the one thing that must never happen.
+            let arrived_here = message.cmsgs()?.any(|control| {
+                matches!(control, ControlMessageOwned::Ipv4PacketInfo(info) if info.ipi_ifindex == place.index)
+            });
+            let from = message.address.filter(|_| arrived_here);
+            let taken = from.map(|from| (message.bytes, SocketAddrV4::new(from.ip(), from.port())));
+            self.taken.push(taken);
+        }
+        Ok(())
+    }
+
+    /// Those that are for us.
+    fn iter(&self) -> impl Iterator<Item = (&[u8], SocketAddrV4)> {
+        let places = self.bytes.chunks_exact(DATAGRAM_MAX);
+        places.zip(&self.taken).filter_map(|(bytes, taken)| {
+            let (len, from) = (*taken)?;
+            Some((bytes.get(..len)?, from))
+        })
+    }
 }
 
 /// Sends an answer. What cannot be sent is as good as lost on the wire: the client asks again.
-fn send(socket: &UdpSocket, place: &Place, answer: &Answer) {
+async fn send(socket: &UdpSocket, place: &Place, answer: &Answer) {
     let mac = answer.mac;
     let to = match answer.destination {
         Destination::Broadcast => everybody(),
@@ -158,7 +206,7 @@ fn send(socket: &UdpSocket, place: &Place, answer: &Answer) {
             }
         }
     };
-    match send_to(socket, place, &answer.bytes, to) {
+    match send_to(socket, place, &answer.bytes, to).await {
         Ok(()) => {
             let (kind, ip, boot) = (answer.kind, answer.yiaddr, answer.boot);
             tracing::trace!(%mac, ?kind, %ip, ?boot, %to, "DHCP answer");
@@ -171,13 +219,23 @@ fn everybody() -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT)
 }
 
-fn send_to(socket: &UdpSocket, place: &Place, bytes: &[u8], to: SocketAddrV4) -> nix::Result<()> {
+/// Waits for room when a whole room of machines is answered faster than the card sends.
+async fn send_to(
+    socket: &UdpSocket,
+    place: &Place,
+    bytes: &[u8],
+    to: SocketAddrV4,
+) -> io::Result<()> {
     let info = in_pktinfo {
         ipi_ifindex: place.index,
         ipi_spec_dst: in_addr { s_addr: u32::from(place.address).to_be() },
         ipi_addr: in_addr { s_addr: 0 },
     };
-    let control = [ControlMessage::Ipv4PacketInfo(&info)];
     let (slices, to) = ([IoSlice::new(bytes)], SockaddrIn::from(to));
-    sendmsg(socket.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to)).map(drop)
+    let send = || {
+        let control = [ControlMessage::Ipv4PacketInfo(&info)];
+        let fd = socket.as_raw_fd();
+        Ok(sendmsg(fd, &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to)).map(drop)?)
+    };
+    socket.async_io(Interest::WRITABLE, send).await
 }

@@ -2,7 +2,10 @@
 //! responses. Decides nothing but how bytes travel.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +37,12 @@ const CONNECTIONS_EACH: usize = 32;
 /// How long a client may take to send its request line and headers, also between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a client may take nothing of what it asked for: an installer's disk may be busy for a while.
+const STUCK: Duration = Duration::from_secs(120);
+
+/// Answers up to this size are read: that costs less than to map them.
+const SMALL: u64 = 16 * 1024;
+
 /// Where install servers live.
 pub const PORT: u16 = 80;
 
@@ -64,6 +73,8 @@ pub fn listen(
             .with_interval(Duration::from_secs(10))
             .with_retries(6);
         socket.set_tcp_keepalive(&keepalive)?;
+        // And one that stands still with a full buffer, which keeps a connection alive as well (tcp(7)).
+        socket.set_tcp_user_timeout(Some(STUCK))?;
         socket.bind(&SocketAddr::V4(at).into())?;
         socket.listen(1024)?;
         TcpListener::from_std(socket.into())
@@ -95,9 +106,9 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
             tracing::warn!(%peer, "too many connections, this one is turned away");
             continue;
         };
-        let shared = Arc::clone(&shared);
+        let (shared, in_room) = (Arc::clone(&shared), Arc::clone(&room));
         tasks.spawn(async move {
-            connection(stream, peer, shared).await;
+            connection(stream, peer, in_room, shared).await;
             drop(place);
         });
     }
@@ -109,7 +120,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(stream: TcpStream, peer: Ipv4Addr, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, peer: Ipv4Addr, room: Arc<Room>, shared: Arc<Shared>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "no TCP_NODELAY");
     }
@@ -122,7 +133,7 @@ async fn connection(stream: TcpStream, peer: Ipv4Addr, shared: Arc<Shared>) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(sendfile::Stream::new(stream)), service);
+        .serve_connection(TokioIo::new(sendfile::Stream::new(stream, room)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -171,10 +182,15 @@ async fn answer(
     match outcome.reply {
         Reply::Text(text) => whole("text/plain; charset=utf-8", text.into()),
         Reply::Secret(bytes) => whole("application/octet-stream", bytes.into()),
-        Reply::Loader(loader) => shared.loaders.get(&loader).map_or_else(
-            || refuse(&Refused::NotFound),
-            |bytes| whole("application/efi", bytes.clone()),
-        ),
+        Reply::Loader(loader) => match shared.loaders.get(&loader) {
+            Some(bytes) => {
+                if head.method == hyper::Method::GET {
+                    shared.file_sent(peer, loader.file_name(), bytes.len() as u64);
+                }
+                whole("application/efi", bytes.clone())
+            }
+            None => refuse(&Refused::NotFound),
+        },
         Reply::File { os, root, path } => file(shared, &os, root, &path, &head.headers).await,
         Reply::Refused(refused) => refuse(&refused),
     }
@@ -210,37 +226,42 @@ async fn file(
     asked: &hyper::HeaderMap,
 ) -> Response<Body> {
     let site = shared.site();
-    let (name, path) = (os.clone(), path.clone());
+    let folder = match root {
+        Root::Tree => site.cluster.folder(os),
+        Root::Repo => site.cluster.systems().get(os).and_then(|os| os.repo.as_deref()),
+        Root::Keys => None,
+    };
+    if let Some(opened) = folder.and_then(|folder| files::open_at_once(folder, path)) {
+        return opened.map_or_else(|error| absent(&error, path), |opened| part_of(opened, asked));
+    }
+    let (folder, name) = (folder.map(Path::to_owned), os.clone());
     // Opening may wait for a disk.
     let asked_for = path.clone();
     let opened = tokio::task::spawn_blocking(move || {
-        let os = site.cluster.systems().get(&name).ok_or(std::io::ErrorKind::NotFound)?;
-        match root {
-            Root::Tree => files::open_below(&os.tree, &path),
-            Root::Repo => {
-                let repo = os.repo.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
-                files::open_below(repo, &path)
-            }
-            Root::Keys => {
-                let keys = crate::media::key_files(&name, os).unwrap_or_default();
-                let key = keys.into_iter().find(|(name, _)| name == path.as_str());
-                let (_, file) = key.ok_or(std::io::ErrorKind::NotFound)?;
-                files::open_named(&file)
-            }
+        if let Some(folder) = folder {
+            return files::open_below(&folder, &asked_for);
         }
+        let missing = std::io::ErrorKind::NotFound;
+        let os = site.cluster.systems().get(&name).filter(|_| root == Root::Keys).ok_or(missing)?;
+        let keys = crate::media::key_files(&name, os).unwrap_or_default();
+        let key = keys.into_iter().find(|(name, _)| name == asked_for.as_str());
+        let (_, file) = key.ok_or(missing)?;
+        files::open_named(&file)
     });
     match opened.await {
         Ok(Ok(opened)) => part_of(opened, asked),
-        // Anaconda retries everything but a real 404.
-        Ok(Err(error)) => {
-            if !is_absence(&error) {
-                let path = asked_for.as_str();
-                tracing::error!(%error, path, "a file that is there cannot be served");
-            }
-            refuse(&Refused::NotFound)
-        }
+        Ok(Err(error)) => absent(&error, path),
         Err(_) => refuse(&Refused::NotFound),
     }
+}
+
+/// Anaconda retries everything but a real 404.
+fn absent(error: &std::io::Error, path: &FilePath) -> Response<Body> {
+    if !is_absence(error) {
+        let path = path.as_str();
+        tracing::error!(%error, path, "a file that is there cannot be served");
+    }
+    refuse(&Refused::NotFound)
 }
 
 /// Whether there simply is no such file below the folder (openat2(2): what leads out is EXDEV or ELOOP).
@@ -285,12 +306,22 @@ fn part_of(opened: files::Opened, asked: &hyper::HeaderMap) -> Response<Body> {
     headers.extend(content_range.map(|range| (CONTENT_RANGE, range)));
     headers.insert(CONTENT_LENGTH, size.into());
     *response.status_mut() = status;
-    match sendfile::body(file, len, first, size) {
+    let body = match size {
+        ..=SMALL => read(&file, first, size),
+        _ => sendfile::body(file, len, first, size),
+    };
+    match body {
         Ok(body) => *response.body_mut() = Full::new(body),
         Err(error) => {
-            tracing::warn!(%error, "cannot map a file");
-            return refuse(&Refused::Unavailable("the master is out of room".to_owned()));
+            tracing::warn!(%error, "cannot read a file");
+            return refuse(&Refused::Unavailable("the file cannot be read now".to_owned()));
         }
     }
     response
+}
+
+fn read(file: &File, first: u64, size: u64) -> std::io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(size).map_err(std::io::Error::other)?];
+    file.read_exact_at(&mut bytes, first)?;
+    Ok(bytes.into())
 }

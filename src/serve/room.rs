@@ -38,6 +38,14 @@ impl Room {
     }
 }
 
+impl Room {
+    /// Whether no more than so many places are taken.
+    pub fn holds_up_to(&self, few: usize) -> bool {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.values().sum::<usize>() <= few
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.room.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,6 +70,7 @@ mod tests {
         assert!(room.take(a).is_none(), "its share is used up");
         let other = room.take(b).expect("another's");
         assert!(room.take(c).is_none(), "the room is full");
+        assert!(room.holds_up_to(4) && !room.holds_up_to(3));
         places.pop();
         assert!(room.take(c).is_some());
         drop((places, other));

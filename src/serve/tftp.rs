@@ -2,12 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io;
+use std::fs::File;
+use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::libc;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -16,7 +23,8 @@ use tokio::time::{Instant, sleep_until};
 use super::udp::{self, BindError};
 use crate::name::IfName;
 use crate::sys::mtu;
-use crate::tftp::{Files, Finished, Server, Step, TransferId};
+use crate::tftp::transfer::Content;
+use crate::tftp::{Finished, Server, Step, TransferId};
 
 const PORT: u16 = 69;
 /// The largest frame a client can send us a request in.
@@ -25,7 +33,7 @@ const DATAGRAM_MAX: usize = 1500;
 /// Port 69 of our address on the private interface.
 #[derive(Debug)]
 pub struct TftpSocket {
-    socket: UdpSocket,
+    socket: std::net::UdpSocket,
     interface: IfName,
     address: Ipv4Addr,
 }
@@ -34,14 +42,19 @@ impl TftpSocket {
     /// Opens it.
     pub fn bind(interface: &IfName, address: Ipv4Addr) -> Result<Self, BindError> {
         let socket = udp::open(interface, SocketAddrV4::new(address, PORT))?;
-        let socket = UdpSocket::from_std(socket).map_err(|source| BindError::Other {
-            port: PORT,
-            interface: interface.clone(),
-            source,
-        })?;
         Ok(Self { socket, interface: interface.clone(), address })
     }
+}
 
+/// The only place we send from.
+struct Place {
+    interface: IfName,
+    address: Ipv4Addr,
+    /// Whether the card takes a whole window at once. Some drivers cannot cut it up.
+    takes_bursts: AtomicBool,
+}
+
+impl Place {
     /// A socket that exchanges datagrams with `peer` only. The kernel then drops what others
     /// send, and tells when the peer's port is closed.
     fn transfer_to(&self, peer: SocketAddrV4) -> io::Result<UdpSocket> {
@@ -69,21 +82,56 @@ impl Shared {
     }
 }
 
-/// Serves `files` until it is dropped, or port 69 breaks; dropping ends all transfers. Every
-/// transfer that ends is told to `on_done`.
-pub async fn run(
-    socket: TftpSocket,
-    files: Files,
-    on_done: impl Fn(Finished),
-) -> io::Result<Infallible> {
-    let server = Mutex::new(Server::new(files));
+/// What the sockets ask the core.
+pub trait Core {
+    /// The file of that name, as that machine may have it. When it comes, what must be on the disk before is there.
+    fn find(
+        &self,
+        name: &str,
+        peer: Ipv4Addr,
+    ) -> impl Future<Output = Option<Arc<dyn Content>>> + Send;
+
+    /// A transfer has ended.
+    fn finished(&self, finished: Finished);
+}
+
+/// A file that is read as it is sent.
+#[derive(Debug)]
+pub struct OnDisk {
+    file: File,
+    len: usize,
+}
+
+impl OnDisk {
+    /// Of so many bytes; `None` when no address space has room for them.
+    pub fn new(file: File, len: u64) -> Option<Self> {
+        Some(Self { file, len: usize::try_from(len).ok()? })
+    }
+}
+
+impl Content for OnDisk {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> Option<()> {
+        self.file.read_exact_at(buffer, u64::try_from(offset).ok()?).ok()
+    }
+}
+
+/// Serves until it is dropped, or port 69 breaks; dropping ends all transfers.
+pub async fn run(socket: TftpSocket, core: impl Core) -> io::Result<Infallible> {
+    let TftpSocket { socket, interface, address } = socket;
+    let socket = UdpSocket::from_std(socket)?;
+    let place = Arc::new(Place { interface, address, takes_bursts: AtomicBool::new(true) });
+    let server = Mutex::new(Server::default());
     let shared = Arc::new(Shared { server, started: Instant::now() });
     let mut nudges: BTreeMap<TransferId, Arc<Notify>> = BTreeMap::new();
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
         let (len, from) = tokio::select! {
-            received = socket.socket.recv_from(&mut buffer) => match received {
+            received = socket.recv_from(&mut buffer) => match received {
                 Ok((len, SocketAddr::V4(from))) => (len, from),
                 Ok((_, SocketAddr::V6(_))) => continue,
                 // Said of an earlier refusal of ours, or of a cable that is out.
@@ -93,15 +141,22 @@ pub async fn run(
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                 let Ok(id) = ended else { continue };
                 nudges.remove(&id);
-                if let Some(finished) = shared.server().finish(id) {
-                    on_done(finished);
+                let finished = shared.server().finish(id);
+                if let Some(finished) = finished {
+                    core.finished(finished);
                 }
                 continue;
             }
         };
         let bytes = buffer.get(..len).unwrap_or_default();
         let now = shared.now();
-        let step = shared.server().handle_request(bytes, from, now);
+        let mut step = shared.server().handle_request(bytes, from, now);
+        if let Step::Find(wanted) = step {
+            step = match core.find(&wanted.name, *from.ip()).await {
+                Some(content) => shared.server().open(wanted, content, shared.now()),
+                None => wanted.refuse(),
+            };
+        }
         match step {
             Step::Start { id, ended } => {
                 for nudge in ended.iter().filter_map(|id| nudges.get(id)) {
@@ -109,8 +164,8 @@ pub async fn run(
                 }
                 let nudge = Arc::new(Notify::new());
                 nudges.insert(id, Arc::clone(&nudge));
-                let (peer, shared) = (socket.transfer_to(from), Arc::clone(&shared));
-                tasks.spawn(transfer(id, peer, nudge, shared));
+                let (place, shared) = (Arc::clone(&place), Arc::clone(&shared));
+                tasks.spawn(transfer(id, from, place, nudge, shared));
             }
             Step::Again(id) => {
                 if let Some(nudge) = nudges.get(&id) {
@@ -119,10 +174,12 @@ pub async fn run(
             }
             Step::Refuse { bytes, name } => {
                 tracing::debug!(%from, name, "TFTP request refused");
-                if let Err(error) = socket.socket.try_send_to(&bytes, from.into()) {
+                if let Err(error) = socket.try_send_to(&bytes, from.into()) {
                     tracing::debug!(%from, %error, "TFTP refusal was not sent");
                 }
             }
+            // Asked and answered above.
+            Step::Find(_) => {}
             Step::Drop(why) => tracing::debug!(%from, %why, "TFTP datagram dropped"),
         }
     }
@@ -131,11 +188,12 @@ pub async fn run(
 /// Runs one transfer to its end.
 async fn transfer(
     id: TransferId,
-    socket: io::Result<UdpSocket>,
+    peer: SocketAddrV4,
+    place: Arc<Place>,
     nudge: Arc<Notify>,
     shared: Arc<Shared>,
 ) -> TransferId {
-    let socket = match socket {
+    let socket = match place.transfer_to(peer) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::warn!(%error, "no socket for a TFTP transfer");
@@ -143,12 +201,20 @@ async fn transfer(
         }
     };
     let mut buffer = vec![0; DATAGRAM_MAX];
+    let mut out = Vec::new();
+    let mut alarm = pin!(sleep_until(shared.started));
     loop {
-        if let Err(error) = send_all(id, &socket, &shared).await {
+        if let Err(error) = send_all(id, &socket, &place, &shared, &mut out).await {
             tracing::debug!(%error, "TFTP data was not sent");
         }
         let Some(deadline) = shared.server().poll_timeout(id) else { return id };
+        // Each ACK moves the deadline on. An alarm that comes too early is cheaper than to set it every time.
+        let deadline = shared.started + deadline;
+        if alarm.is_elapsed() || deadline < alarm.deadline() {
+            alarm.as_mut().reset(deadline);
+        }
         tokio::select! {
+            biased;
             received = socket.recv(&mut buffer) => match received {
                 Ok(len) => {
                     let bytes = buffer.get(..len).unwrap_or_default();
@@ -164,7 +230,7 @@ async fn transfer(
                     return id;
                 }
             },
-            () = sleep_until(shared.started + deadline) => {
+            () = &mut alarm => {
                 let now = shared.now();
                 shared.server().handle_timeout(id, now);
             }
@@ -173,17 +239,56 @@ async fn transfer(
     }
 }
 
-async fn send_all(id: TransferId, socket: &UdpSocket, shared: &Shared) -> io::Result<()> {
+async fn send_all(
+    id: TransferId,
+    socket: &UdpSocket,
+    place: &Place,
+    shared: &Shared,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
     loop {
         // Its own statement: the lock is not held while sending.
-        let next = shared.server().poll_transmit(id);
-        let Some(bytes) = next else { return Ok(()) };
-        match socket.send(&bytes).await {
+        let next = shared.server().poll_burst(id, out);
+        let Some(len) = next else { return Ok(()) };
+        match send(socket, place, out, len).await {
             // What is refused is said again when receiving.
             Err(error) if !is_passing(&error) => return Err(error),
-            Ok(_) | Err(_) => {}
+            Ok(()) | Err(_) => {}
         }
     }
+}
+
+/// Sends datagrams of `len` bytes each, the last one perhaps shorter; all at once where that is possible (UDP_SEGMENT,
+/// udp(7)).
+async fn send(socket: &UdpSocket, place: &Place, bytes: &[u8], len: u16) -> io::Result<()> {
+    let each = usize::from(len);
+    if bytes.len() <= each {
+        return socket.send(bytes).await.map(drop);
+    }
+    if place.takes_bursts.load(Ordering::Relaxed) {
+        let send = || {
+            let (slices, control) = ([IoSlice::new(bytes)], [ControlMessage::UdpGsoSegments(&len)]);
+            let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+            Ok(sendmsg::<()>(fd, &slices, &control, flags, None).map(drop)?)
+        };
+        match socket.async_io(Interest::WRITABLE, send).await {
+            // Cards that compute no checksums, before Linux 6.11; an MTU that is smaller than the block.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)
+                ) =>
+            {
+                tracing::debug!(%error, "TFTP windows leave datagram by datagram");
+                place.takes_bursts.store(false, Ordering::Relaxed);
+            }
+            sent => return sent,
+        }
+    }
+    for datagram in bytes.chunks(each) {
+        socket.send(datagram).await?;
+    }
+    Ok(())
 }
 
 /// Errors that say something about one datagram or the moment, not about the socket.

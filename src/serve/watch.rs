@@ -27,7 +27,8 @@ fn trees(shared: &Shared) -> Version {
         let key = os.repo.as_ref().map(|repo| repo.join(key::FILE));
         [os.tree.join(".treeinfo")].into_iter().chain(key)
     };
-    stamps(systems.flat_map(files).collect())
+    let answers = site.cluster.installers().values().map(|it| it.answers.clone());
+    stamps(systems.flat_map(files).chain(answers).collect())
 }
 
 /// The version that is there now.
@@ -74,7 +75,8 @@ pub async fn run(config: PathBuf, mut known: Version, shared: Arc<Shared>) {
             };
             // Other trees may be in force now.
             let found_trees = if is_new { trees(&shared) } else { found_trees };
-            (found, found_trees, complaint, shared.catch_up())
+            let caught_up = shared.catch_up().and_then(|()| shared.look_for_silence());
+            (found, found_trees, complaint, caught_up)
         });
         let Ok((found, found_trees, complaint, caught_up)) = looked.await else { return };
         (known, known_trees, said) = (found, found_trees, complaint);
@@ -111,7 +113,11 @@ fn reload(config: &Path, shared: &Shared, said: Option<String>) -> Option<String
     };
     let old = shared.site();
     let site = match load_site(config) {
-        Ok(site) => site,
+        Ok(mut site) => {
+            // What was not there when we started is not in memory.
+            site.loaders.retain(|loader| shared.loaders.contains_key(loader));
+            site
+        }
         Err(error) => {
             let file = config.display();
             return complain(format!(
@@ -121,11 +127,11 @@ fn reload(config: &Path, shared: &Shared, said: Option<String>) -> Option<String
     };
     let place = |site: &crate::site::Site| {
         let network = site.cluster.network();
-        (network.interface.clone(), network.address, network.subnet)
+        (network.interface.clone(), network.address, network.subnet, network.dhcp)
     };
     if place(&old) != place(&site) {
         return complain(format!(
-            "the private interface or its address changed in {}; the previous one stays in \
+            "the private interface, its address or `dhcp` changed in {}; the previous one stays in \
              force until rekindle is restarted",
             config.display()
         ));

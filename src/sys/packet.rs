@@ -1,11 +1,12 @@
 //! Whole Ethernet frames of one card, for looking at a wire.
 
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use nix::libc;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::io::unix::AsyncFd;
 
 use crate::name::IfName;
 
@@ -16,27 +17,8 @@ pub struct Frames(Socket);
 impl Frames {
     /// Opens the card, also for frames to the group address `group`. `patience`: how long one waits for a frame.
     pub fn open(card: &IfName, group: [u8; 6], patience: Duration) -> io::Result<Self> {
-        let index = nix::net::if_::if_nametoindex(card.as_str())?;
-        let index = libc::c_int::try_from(index).map_err(io::Error::other)?;
-        let all = u16::try_from(libc::ETH_P_ALL).unwrap_or_default().to_be();
-        // Nothing arrives before it is bound to the card: no protocol yet.
-        let socket = Socket::new(Domain::PACKET, Type::RAW, None::<Protocol>)?;
+        let (socket, index) = at(card, Type::RAW, libc::ETH_P_ALL)?;
         socket.set_read_timeout(Some(patience))?;
-        let link = |address: &mut libc::sockaddr_ll| {
-            address.sll_family = libc::AF_PACKET.try_into().unwrap_or_default();
-            address.sll_protocol = all;
-            address.sll_ifindex = index;
-        };
-        // SAFETY: the storage is zeroed, aligned for and at least as long as any sockaddr; sockaddr_ll is plain
-        // numbers, and the length that is given back is its own.
-        let ((), address) = unsafe {
-            SockAddr::try_init(|storage, len| {
-                link(&mut *storage.cast::<libc::sockaddr_ll>());
-                *len = size_of::<libc::sockaddr_ll>().try_into().unwrap_or_default();
-                Ok(())
-            })
-        }?;
-        socket.bind(&address)?;
         let mut member = libc::packet_mreq {
             mr_ifindex: index,
             mr_type: libc::PACKET_MR_MULTICAST.try_into().unwrap_or_default(),
@@ -54,6 +36,13 @@ impl Frames {
         if done == 0 { Ok(Self(socket)) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Opens the card for its ARP frames alone, within tokio's runtime. None is waited for by the frames themselves.
+    pub fn arp(card: &IfName) -> io::Result<AsyncFd<Self>> {
+        let (socket, _) = at(card, Type::RAW.nonblocking(), libc::ETH_P_ARP)?;
+        // SAFETY: the socket is ours alone, is open until the frames are dropped, and is never exchanged.
+        Ok(unsafe { AsyncFd::register(Self(socket)) }?)
+    }
+
     /// Sends a frame, header and all.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         (&self.0).write_all(frame)
@@ -63,4 +52,35 @@ impl Frames {
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.0).read(buffer)
     }
+}
+
+impl AsRawFd for Frames {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// A socket for the frames of one protocol on one card, and the card's number.
+fn at(card: &IfName, kind: Type, protocol: libc::c_int) -> io::Result<(Socket, libc::c_int)> {
+    let index = nix::net::if_::if_nametoindex(card.as_str())?;
+    let index = libc::c_int::try_from(index).map_err(io::Error::other)?;
+    let protocol = u16::try_from(protocol).unwrap_or_default().to_be();
+    // Nothing arrives before it is bound to the card: no protocol yet.
+    let socket = Socket::new(Domain::PACKET, kind.cloexec(), None::<Protocol>)?;
+    let link = |address: &mut libc::sockaddr_ll| {
+        address.sll_family = libc::AF_PACKET.try_into().unwrap_or_default();
+        address.sll_protocol = protocol;
+        address.sll_ifindex = index;
+    };
+    // SAFETY: the storage is zeroed, aligned for and at least as long as any sockaddr; sockaddr_ll is plain
+    // numbers, and the length that is given back is its own.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, len| {
+            link(&mut *storage.cast::<libc::sockaddr_ll>());
+            *len = size_of::<libc::sockaddr_ll>().try_into().unwrap_or_default();
+            Ok(())
+        })
+    }?;
+    socket.bind(&address)?;
+    Ok((socket, index))
 }

@@ -10,8 +10,8 @@ const BLKSIZE_DEFAULT: usize = 512;
 const BLKSIZE_MIN: u64 = 8;
 /// Largest that fits an Ethernet frame: ROMs cannot put fragments together.
 const BLKSIZE_MAX: u64 = 1468;
-/// Keeps what a client can make us hold and resend small.
-const WINDOWSIZE_MAX: u64 = 16;
+/// Keeps what a client can make us send at once below 100 KB.
+const WINDOWSIZE_MAX: u64 = 64;
 
 /// The terms of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]

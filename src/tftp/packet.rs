@@ -64,6 +64,8 @@ pub enum Refusal {
     AccessViolation,
     /// Mail.
     IllegalOperation,
+    /// The file was taken away while it was sent.
+    Unreadable,
 }
 
 impl Packet {
@@ -116,13 +118,14 @@ pub fn clean(bytes: &[u8]) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-/// A DATA packet.
-pub fn data(block: u16, content: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(4 + content.len());
-    bytes.extend(DATA.to_be_bytes());
-    bytes.extend(block.to_be_bytes());
-    bytes.extend(content);
-    bytes
+/// Bytes before the content of a DATA packet.
+pub const DATA_HEADER: usize = 4;
+
+/// A DATA packet behind what is in `out`, with room for so many bytes of content.
+pub fn append_data(block: u16, len: usize, out: &mut Vec<u8>) {
+    out.extend(DATA.to_be_bytes());
+    out.extend(block.to_be_bytes());
+    out.resize(out.len() + len, 0);
 }
 
 /// An OACK packet: the options agreed to, as the client spelled them.
@@ -142,6 +145,7 @@ pub fn error(refusal: Refusal) -> Vec<u8> {
     let (code, text): (u16, &str) = match refusal {
         Refusal::NotFound => (1, "no such file"),
         Refusal::AccessViolation => (2, "only loaders are read here, nothing is written"),
+        Refusal::Unreadable => (0, "the file is gone, ask again"),
         Refusal::IllegalOperation => (4, "mode mail is not served"),
     };
     let mut bytes = ERROR.to_be_bytes().to_vec();

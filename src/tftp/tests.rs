@@ -1,5 +1,6 @@
 use std::net::Ipv4Addr;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -9,11 +10,23 @@ const PROBE: &[u8] = b"\0\x01snponly.efi\0octet\0tsize\x000\0blksize\x001468\0wi
 const FETCH: &[u8] = b"\0\x01snponly.efi\0octet\0blksize\x001468\0windowsize\x004\0";
 const ABORT: &[u8] = b"\0\x05\0\x08User aborted the transfer\0";
 
-fn server() -> Server {
-    Server::new(BTreeMap::from([
-        (Loader::Undionly, Bytes::from(vec![1; 70_000])),
-        (Loader::SnponlyX64, Bytes::from(vec![2; 200_000])),
-    ]))
+/// What there is.
+fn content(name: &str) -> Option<Arc<dyn Content>> {
+    match name {
+        "undionly.kpxe" => Some(Arc::new(Bytes::from(vec![1; 70_000]))),
+        "snponly.efi" => Some(Arc::new(Bytes::from(vec![2; 200_000]))),
+        _ => None,
+    }
+}
+
+/// What the shell does with a request.
+fn request(server: &mut Server, bytes: &[u8], from: SocketAddrV4, now: Duration) -> Step {
+    let step = server.handle_request(bytes, from, now);
+    let Step::Find(wanted) = step else { return step };
+    match content(&wanted.name) {
+        Some(content) => server.open(wanted, content, now),
+        None => wanted.refuse(),
+    }
 }
 
 fn peer(last: u8, port: u16) -> SocketAddrV4 {
@@ -21,13 +34,13 @@ fn peer(last: u8, port: u16) -> SocketAddrV4 {
 }
 
 fn start(server: &mut Server, bytes: &[u8], from: SocketAddrV4) -> TransferId {
-    let step = server.handle_request(bytes, from, START);
+    let step = request(server, bytes, from, START);
     let Step::Start { id, .. } = step else { panic!("{step:?}") };
     id
 }
 
 fn refused(server: &mut Server, bytes: &[u8]) -> u8 {
-    let step = server.handle_request(bytes, peer(50, 2000), START);
+    let step = request(server, bytes, peer(50, 2000), START);
     let Step::Refuse { bytes, .. } = step else { panic!("{step:?}") };
     bytes[3]
 }
@@ -50,12 +63,12 @@ fn fetch(server: &mut Server, id: TransferId) -> Vec<u8> {
 
 #[test]
 fn a_loader_is_delivered_whole() {
-    let mut server = server();
+    let mut server = Server::default();
     let id = start(&mut server, FETCH, peer(50, 2000));
     assert_eq!(fetch(&mut server, id), vec![2; 200_000]);
-    let (peer, loader) = (peer(50, 2000), Loader::SnponlyX64);
+    let (peer, name) = (peer(50, 2000), "snponly.efi".to_owned());
     let outcome = Outcome::Delivered;
-    let finished = Finished { peer, loader, bytes: 200_000, outcome };
+    let finished = Finished { peer, name, bytes: 200_000, outcome };
     assert_eq!(server.finish(id), Some(finished));
     assert_eq!((server.finish(id), server.is_empty()), (None, true));
 }
@@ -63,7 +76,7 @@ fn a_loader_is_delivered_whole() {
 #[test]
 fn uefi_asks_for_the_size_aborts_and_fetches_from_the_next_port_or_the_same() {
     for port in [2001, 2000] {
-        let mut server = server();
+        let mut server = Server::default();
         let probe = start(&mut server, PROBE, peer(50, 2000));
         let oack = b"\0\x06tsize\x00200000\0blksize\x001468\0windowsize\x004\0".to_vec();
         assert_eq!(server.poll_transmit(probe), Some(oack));
@@ -77,11 +90,11 @@ fn uefi_asks_for_the_size_aborts_and_fetches_from_the_next_port_or_the_same() {
 
 #[test]
 fn a_request_that_comes_twice_has_one_transfer() {
-    let mut server = server();
+    let mut server = Server::default();
     let id = start(&mut server, FETCH, peer(50, 2000));
     let oack = server.poll_transmit(id);
     let again = START + Duration::from_millis(900);
-    assert_eq!(server.handle_request(FETCH, peer(50, 2000), again), Step::Again(id));
+    assert_eq!(request(&mut server, FETCH, peer(50, 2000), again), Step::Again(id));
     assert_eq!(server.poll_transmit(id), oack);
     assert_eq!(server.len(), 1);
 }
@@ -89,10 +102,10 @@ fn a_request_that_comes_twice_has_one_transfer() {
 #[test]
 fn a_later_or_different_request_from_the_same_port_starts_anew() {
     for (bytes, wait) in [(FETCH, 1000), (PROBE, 10)] {
-        let mut server = server();
+        let mut server = Server::default();
         let old = start(&mut server, FETCH, peer(50, 2000));
         let now = START + Duration::from_millis(wait);
-        let step = server.handle_request(bytes, peer(50, 2000), now);
+        let step = request(&mut server, bytes, peer(50, 2000), now);
         assert!(matches!(&step, Step::Start { ended, .. } if *ended == [old]), "{step:?}");
         assert_eq!(server.finish(old).map(|it| it.outcome), Some(Outcome::Superseded));
     }
@@ -100,7 +113,7 @@ fn a_later_or_different_request_from_the_same_port_starts_anew() {
 
 #[test]
 fn an_acknowledged_transfer_is_no_duplicate_any_more() {
-    let mut server = server();
+    let mut server = Server::default();
     let old = start(&mut server, FETCH, peer(50, 2000));
     server.poll_transmit(old);
     server.handle_packet(old, &[0, 4, 0, 0], START);
@@ -109,7 +122,7 @@ fn an_acknowledged_transfer_is_no_duplicate_any_more() {
 
 #[test]
 fn what_is_not_a_loader_is_refused_at_once() {
-    let mut server = server();
+    let mut server = Server::default();
     assert_eq!(refused(&mut server, b"\0\x01autoexec.ipxe\0octet\0"), 1);
     assert_eq!(refused(&mut server, b"\0\x01sb/shim_certificate_0.efi\0octet\0"), 1);
     assert_eq!(refused(&mut server, b"\0\x01/etc/passwd\0octet\0"), 1);
@@ -123,7 +136,7 @@ fn what_is_not_a_loader_is_refused_at_once() {
 #[test]
 fn refusals_tell_no_path_of_ours() {
     let Step::Refuse { bytes, name } =
-        server().handle_request(b"\0\x01/x\0octet\0", peer(50, 1), START)
+        request(&mut Server::default(), b"\0\x01/x\0octet\0", peer(50, 1), START)
     else {
         panic!("not refused")
     };
@@ -133,29 +146,29 @@ fn refusals_tell_no_path_of_ours() {
 #[test]
 fn strays_and_garbage_meet_silence() {
     for bytes in [&b""[..], b"\0", b"\0\x04\0\x01", b"\0\x03\0\x01x", ABORT, b"\0\x09", b"GET /"] {
-        let step = server().handle_request(bytes, peer(50, 2000), START);
+        let step = request(&mut Server::default(), bytes, peer(50, 2000), START);
         assert!(matches!(step, Step::Drop(_)), "{step:?}");
     }
 }
 
 #[test]
 fn a_client_has_four_transfers_and_its_oldest_gives_way() {
-    let mut server = server();
+    let mut server = Server::default();
     let ids: Vec<_> = (0..4).map(|port| start(&mut server, FETCH, peer(50, 3000 + port))).collect();
-    let step = server.handle_request(FETCH, peer(50, 4000), START);
+    let step = request(&mut server, FETCH, peer(50, 4000), START);
     assert!(matches!(&step, Step::Start { ended, .. } if *ended == ids[..1]), "{step:?}");
-    let step = server.handle_request(FETCH, peer(51, 4000), START);
+    let step = request(&mut server, FETCH, peer(51, 4000), START);
     assert!(matches!(&step, Step::Start { ended, .. } if ended.is_empty()), "{step:?}");
 }
 
 #[test]
 fn there_is_a_limit_for_all_clients_together() {
-    let mut server = server();
+    let mut server = Server::default();
     for number in 0..=255u8 {
         let from = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, number), 2000);
         start(&mut server, FETCH, from);
     }
-    let step = server.handle_request(FETCH, peer(50, 2000), START);
+    let step = request(&mut server, FETCH, peer(50, 2000), START);
     assert_eq!(step, Step::Drop(Dropped::Full));
     let some = *server.transfers.keys().next().unwrap();
     server.finish(some);
@@ -167,12 +180,12 @@ proptest! {
     fn any_datagrams_leave_the_server_within_its_limits(
         steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..40), 0u8..4, 0u16..4, 0u64..2000), 0..60),
     ) {
-        let (mut server, mut now) = (server(), START);
+        let (mut server, mut now) = (Server::default(), START);
         for (junk, client, port, wait) in steps {
             now += Duration::from_millis(wait);
-            let request = [&b"\0\x01undionly.kpxe\0octet\0"[..], &junk].concat();
-            server.handle_request(&junk, peer(client, port), now);
-            if let Step::Start { ended, .. } = server.handle_request(&request, peer(client, port), now) {
+            let sound = [&b"\0\x01undionly.kpxe\0octet\0"[..], &junk].concat();
+            request(&mut server, &junk, peer(client, port), now);
+            if let Step::Start { ended, .. } = request(&mut server, &sound, peer(client, port), now) {
                 for id in ended {
                     prop_assert!(server.finish(id).is_some());
                 }

@@ -3,12 +3,14 @@
 //! The shell feeds in what arrived and what time it is, then drains [`Transfer::poll_transmit`].
 //! Block 0 is the OACK; a transfer without options starts at block 1.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::options::Agreed;
-use super::packet::{self, Packet};
+use super::packet::{self, Packet, Refusal};
 
 /// First wait on a local network, before anything is known of the way; it doubles up to [`RTO_MAX`].
 const RTO_FIRST: Duration = Duration::from_millis(500);
@@ -24,10 +26,39 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 const LAST_TRIES: u32 = 3;
 const LAST_SILENCE: Duration = Duration::from_secs(2);
 
+/// Bytes that leave at once: what fits one datagram of the largest size, which is what the kernel cuts up.
+const BURST_MAX: usize = 65_000;
+
+/// What is sent. A transfer reads it block by block: an initrd of 100 MB need not lie in memory for each node.
+pub trait Content: fmt::Debug + Send + Sync {
+    /// How many bytes it has.
+    fn len(&self) -> usize;
+
+    /// Fills `buffer` with what begins at `offset`; `None` when that cannot be read (any more).
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> Option<()>;
+
+    /// Whether there is nothing in it.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Content for Bytes {
+    fn len(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> Option<()> {
+        let bytes = self.get(offset..offset.checked_add(buffer.len())?)?;
+        buffer.copy_from_slice(bytes);
+        Some(())
+    }
+}
+
 /// The sending side of one download. Invariant: `base <= next <= sent <= last + 1`.
 #[derive(Debug)]
 pub struct Transfer {
-    content: Bytes,
+    content: Arc<dyn Content>,
     agreed: Agreed,
     base: usize, // First block not yet acknowledged. Unlike on the wire, it never wraps.
     next: usize, // Next block to send.
@@ -79,12 +110,14 @@ pub enum Outcome {
     Abandoned,
     /// The client asked again, from the same port or too often.
     Superseded,
+    /// The file was taken away or cut off meanwhile.
+    Unreadable,
 }
 
 impl Transfer {
     /// Starts sending `content`; the first packet is ready at once. Times are counted from any
     /// fixed moment.
-    pub fn new(content: Bytes, agreed: Agreed, now: Duration) -> Self {
+    pub fn new(content: Arc<dyn Content>, agreed: Agreed, now: Duration) -> Self {
         let base = usize::from(agreed.oack.is_empty());
         let last = content.len() / agreed.blksize.max(1) + 1;
         let (tries, acked, outcome) = (0, false, None);
@@ -156,20 +189,54 @@ impl Transfer {
 
     /// Next packet to send now, if any. Call until it returns `None`.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        let mut packet = vec![];
+        self.append_next(&mut packet).then_some(packet)
+    }
+
+    /// The next packets to send now, one behind the other in place of what `out` held: each of the returned length, the
+    /// last one perhaps shorter. `None` when there is none. Call until it returns `None`.
+    pub fn poll_burst(&mut self, out: &mut Vec<u8>) -> Option<u16> {
+        out.clear();
+        if !self.append_next(out) {
+            return None;
+        }
+        let each = out.len();
+        while out.len().is_multiple_of(each)
+            && out.len() + each <= BURST_MAX
+            && self.append_next(out)
+        {}
+        u16::try_from(each).ok()
+    }
+
+    /// Puts the next packet behind what is there already; false when there is none.
+    fn append_next(&mut self, out: &mut Vec<u8>) -> bool {
         let window = if self.base == 0 { 1 } else { self.agreed.windowsize };
         let window_end = (self.base + window).min(self.last + 1);
         if self.outcome.is_some() || self.next >= window_end {
-            return None;
+            return false;
         }
-        let block = self.next;
+        let began = out.len();
+        if let Some(index) = self.next.checked_sub(1) {
+            let start = (index * self.agreed.blksize).min(self.content.len());
+            let end = (start + self.agreed.blksize).min(self.content.len());
+            packet::append_data(wire_number(self.next), end - start, out);
+            let place = out.get_mut(began + packet::DATA_HEADER..);
+            if place.and_then(|place| self.content.read(start, place)).is_none() {
+                out.truncate(began);
+                // Its length is its own: it leaves by itself, the next time.
+                if began > 0 {
+                    return false;
+                }
+                self.end(Outcome::Unreadable);
+                out.extend(packet::error(Refusal::Unreadable));
+                return true;
+            }
+        } else {
+            out.extend(packet::oack(&self.agreed.oack));
+        }
         self.next += 1;
         self.sent = self.sent.max(self.next);
-        let Some(index) = block.checked_sub(1) else {
-            return Some(packet::oack(&self.agreed.oack));
-        };
-        let start = (index * self.agreed.blksize).min(self.content.len());
-        let end = (start + self.agreed.blksize).min(self.content.len());
-        Some(packet::data(wire_number(block), self.content.get(start..end).unwrap_or_default()))
+        true
     }
 
     /// When [`Self::handle_timeout`] is due.

@@ -4,6 +4,7 @@
 mod add;
 mod check;
 mod explain;
+mod foreign;
 mod import;
 mod journal;
 mod render;
@@ -82,7 +83,7 @@ fn init_without_a_key_says_that_one_is_needed() {
          ! no public key was found in ~/.ssh: put yours into admin_keys, or nobody can log in to the nodes\n\
          exit 0\n",
     );
-    sandbox.check("check", "! rekindle: [DIR]/cluster.toml:41: `admin_keys` is empty; add your public key (~/.ssh/id_ed25519.pub), or nobody could log in\nexit 1\n");
+    sandbox.check("check", "! rekindle: [DIR]/cluster.toml:52: `admin_keys` is empty; add your public key (~/.ssh/id_ed25519.pub), or nobody could log in\nexit 1\n");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rekindle::artifacts;
 use rekindle::boot::{Decision, Hold};
 use rekindle::cluster::{Cluster, Node};
 use rekindle::hardware::Unfit;
-use rekindle::ipxe::{self, Installer};
+use rekindle::ipxe::{self, Installer, Source};
 use rekindle::kickstart::{self, Order, RenderError};
 use rekindle::mac::Mac;
 use rekindle::machine::BiosDrive;
@@ -84,7 +84,12 @@ pub(crate) fn script(
     decision: &Decision<'_>,
 ) -> Result<String, ipxe::ScriptError> {
     let (tree, token) = (&tree(Release::El9), &Token::masked());
-    ipxe::render(cluster, mac, decision, Some(Installer { tree, token, delay_s: 20 }))
+    ipxe::render(
+        cluster,
+        mac,
+        decision,
+        Some(Installer { source: Source::Tree(tree), token, delay_s: 20 }),
+    )
 }
 
 pub(crate) fn install(node: &Node) -> Decision<'_> {

@@ -109,7 +109,7 @@ impl Boot {
     /// The first file is the one DHCP named. Later ones are named by what was loaded.
     fn tftp(&mut self, asked: &Asked, is_first: bool) {
         if !is_first {
-            let step = server(1).handle_request(&asked.bytes, asked.from, asked.at);
+            let step = server(1).request(&asked.bytes, asked.from, asked.at);
             assert!(matches!(step, Step::Refuse { .. }), "{step:?}");
             self.tell("404".to_owned());
             return;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rekindle::boot;
 use rekindle::cluster::Cluster;
 use rekindle::dhcp::reply::{Boot, Destination, Kind};
-use rekindle::dhcp::{Answer, Datagram, Dhcp, Ignored, Service};
+use rekindle::dhcp::{Answer, Datagram, Dhcp, Ignored, Service, Step};
 use rekindle::http::{self, Endpoint};
 use rekindle::mac::Mac;
 use rekindle::machine::{Arch, Loader};
@@ -334,7 +334,8 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn of(cluster: Cluster) -> Self {
         let (trees, snippets) = (BTreeMap::new(), Snippets::default());
-        let site = Site { cluster, trees, snippets };
+        let loaders = Loader::ALL.into();
+        let site = Site { cluster, trees, snippets, answers: BTreeMap::new(), loaders };
         Self { dhcp: Dhcp::default(), site, state: State::default() }
     }
 
@@ -349,7 +350,13 @@ impl Wire {
     pub(crate) fn send(&mut self, ask: &Ask, bytes: &[u8]) -> Result<Answer, Ignored> {
         let datagram = Datagram { bytes, from: ask.from, service: ask.service };
         let now = 1_800_000_000_000 + u64::try_from(ask.at.as_millis()).unwrap();
-        self.dhcp.handle_packet(&self.site, &self.state, datagram, now)
+        let mut step = self.dhcp.handle_packet(&self.site, &self.state, datagram, now)?;
+        if let Step::Try(ip) = step {
+            self.dhcp.tried(ip, None, now).expect("nobody is there");
+            step = self.dhcp.handle_packet(&self.site, &self.state, datagram, now)?;
+        }
+        let Step::Answer(answer) = step else { panic!("asked twice") };
+        Ok(answer)
     }
 }
 

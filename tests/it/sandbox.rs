@@ -109,6 +109,13 @@ impl Sandbox {
         self.write("cluster.toml", &CLUSTER.replacen(from, to, 1));
     }
 
+    /// The cluster as it is, with one thing more that is different.
+    pub(crate) fn also(&self, from: &str, to: &str) {
+        let text = self.read("cluster.toml");
+        assert!(text.contains(from), "{from}");
+        self.write("cluster.toml", &text.replacen(from, to, 1));
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         std::fs::remove_file(self.path(name)).expect("remove");
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rekindle::cluster::Cluster;
 use rekindle::dhcp::reply::Kind;
-use rekindle::dhcp::{Datagram, Ignored, Service};
+use rekindle::dhcp::{Answer, Datagram, Ignored, Service, Step};
 use rekindle::http::Method;
 use rekindle::mac::Mac;
 use rekindle::machine::Loader;
@@ -25,7 +25,7 @@ use rekindle::site::Site;
 use rekindle::snippets::Snippets;
 use rekindle::stage::{Entry, Event, Report, Stage};
 use rekindle::tftp::transfer::Outcome;
-use rekindle::tftp::{Finished, Server, Step, TransferId};
+use rekindle::tftp::{self, Finished, Server, TransferId};
 use rekindle::trust::{Secrets, store};
 
 use crate::sandbox::{KEY, TREEINFO};
@@ -35,6 +35,8 @@ use machine::{Act, Arrival, Machine};
 /// Installations of one arming; so many power cuts less one must do no harm.
 const TRIES: usize = 3;
 const SECOND: u64 = 1000;
+/// How long the wire is asked for an address.
+const TRIAL: u64 = 300;
 const MINUTE: u64 = 60 * SECOND;
 /// After this nobody is installed any more who is not.
 const END: u64 = 12 * 60 * MINUTE;
@@ -58,22 +60,57 @@ struct Weather {
     rogue_until: u64,
     cuts: u64,
     crashes: u64,
+    /// Machines of a thousand that hang in the first loader that they are sent.
+    hang: u64,
 }
 
 /// What happens at a moment.
 #[derive(Debug, Clone)]
 enum What {
-    Dhcp { bytes: Vec<u8>, from: SocketAddrV4 },
-    Tftp { bytes: Vec<u8>, from: SocketAddrV4 },
-    Transfer { to: Tid, bytes: Vec<u8> },
+    Dhcp {
+        bytes: Vec<u8>,
+        from: SocketAddrV4,
+    },
+    /// The wire was asked for an address, and the datagram that waited for it.
+    Tried {
+        life: u64,
+        ip: Ipv4Addr,
+        bytes: Vec<u8>,
+        from: SocketAddrV4,
+    },
+    Tftp {
+        bytes: Vec<u8>,
+        from: SocketAddrV4,
+    },
+    Transfer {
+        to: Tid,
+        bytes: Vec<u8>,
+    },
     TransferTimer(Tid),
-    Http { machine: usize, epoch: u64, method: Method, path: String, body: Vec<u8> },
-    Machine { machine: usize, arrival: Arrival },
-    Timer { machine: usize, epoch: u64 },
-    Power { machine: usize, on: bool },
+    Http {
+        machine: usize,
+        epoch: u64,
+        method: Method,
+        path: String,
+        body: Vec<u8>,
+    },
+    Machine {
+        machine: usize,
+        arrival: Arrival,
+    },
+    Timer {
+        machine: usize,
+        epoch: u64,
+    },
+    Power {
+        machine: usize,
+        on: bool,
+    },
     Crash,
     Back,
     Added,
+    /// The master looks for what did not happen.
+    Looks,
 }
 
 /// A transfer of a server's life; after a crash its number means another one.
@@ -128,16 +165,19 @@ fn site(nodes: usize) -> Arc<Site> {
     let tree =
         Tree { gpg_keys: vec!["key1.asc".to_owned()], ..Tree::parse(TREEINFO).expect("a tree") };
     let trees = cluster.systems().keys().map(|os| (os.clone(), tree.clone())).collect();
-    Arc::new(Site { cluster, trees, snippets: Snippets::default() })
+    let loaders = Loader::ALL.into();
+    Arc::new(Site {
+        cluster,
+        trees,
+        snippets: Snippets::default(),
+        answers: BTreeMap::new(),
+        loaders,
+    })
 }
 
 /// The loader that is fetched: some blocks, the last one not full.
 fn content() -> Bytes {
     (0..20_000_u32).flat_map(u32::to_le_bytes).take(20_000).collect::<Vec<_>>().into()
-}
-
-fn tftp() -> Server {
-    Server::new(Loader::ALL.into_iter().map(|loader| (loader, content())).collect())
 }
 
 impl World {
@@ -153,7 +193,7 @@ impl World {
             master: Some(Master::new(Arc::clone(&site), Arc::clone(secrets))),
             secrets: Arc::clone(secrets),
             site,
-            tftp: tftp(),
+            tftp: Server::default(),
             life: 0,
             journal: vec![],
             machines: vec![],
@@ -162,7 +202,9 @@ impl World {
         let armed = (0..weather.nodes).map(|number| (mac(number), Event::Armed)).collect();
         world.write_down(armed);
         for number in 0..weather.nodes + weather.unknown {
-            world.machines.push(Machine::new(mac(number), world.random.next()));
+            let seed = world.random.next();
+            let hangs = world.random.next() % 1000 < weather.hang;
+            world.machines.push(Machine::new(mac(number), seed, hangs.then_some(Loader::Undionly)));
             // All within a second, as when the lights come back.
             let at = world.random.next() % SECOND;
             world.at(at, What::Power { machine: number, on: true });
@@ -179,6 +221,7 @@ impl World {
             world.at(at, What::Crash);
             world.at(at + 3 * SECOND, What::Back);
         }
+        world.at(SECOND, What::Looks);
         // The owner adds the machines that wait.
         world.at(40 * MINUTE, What::Added);
         world
@@ -239,7 +282,15 @@ impl World {
 
     fn happen(&mut self, what: What) {
         match what {
-            What::Dhcp { bytes, from } => self.dhcp(&bytes, from),
+            What::Dhcp { bytes, from } => self.dhcp(bytes, from),
+            What::Tried { life, ip, bytes, from } => {
+                let user = self.at_address(ip).map(|number| self.machines[number].mac);
+                let alive = life == self.life;
+                if let Some(master) = self.master.as_mut().filter(|_| alive) {
+                    master.tried_address(ip, user, self.now).unwrap_or_default();
+                    self.ask(bytes, from);
+                }
+            }
             What::Tftp { bytes, from } => self.tftp_request(&bytes, from),
             What::Transfer { to, bytes } => {
                 if self.is_alive(to) {
@@ -271,6 +322,11 @@ impl World {
                 let acts = self.machines[machine].power(on);
                 self.carry_out(machine, acts);
             }
+            What::Looks => {
+                let overdue = self.master.as_mut().map(|master| master.overdue(self.now));
+                self.write_down(overdue.unwrap_or_default());
+                self.at(self.now + 5 * SECOND, What::Looks);
+            }
             What::Crash => self.master = None,
             What::Back => self.come_back(),
             What::Added => self.add_the_others(),
@@ -287,7 +343,7 @@ impl World {
         for entry in &self.journal {
             master.apply(entry);
         }
-        (self.master, self.tftp) = (Some(master), tftp());
+        (self.master, self.tftp) = (Some(master), Server::default());
         self.life += 1;
     }
 
@@ -312,29 +368,49 @@ impl World {
         }
     }
 
-    fn dhcp(&mut self, bytes: &[u8], from: SocketAddrV4) {
-        let asked = machine::read(bytes);
+    fn dhcp(&mut self, bytes: Vec<u8>, from: SocketAddrV4) {
+        let asked = machine::read(&bytes);
         let number = self.number(asked.mac);
         if asked.kind == machine::DISCOVER && self.now < self.weather.rogue_until {
             let offer = machine::rogue_offer(&asked, ROGUE);
             self.send(&What::Machine { machine: number, arrival: Arrival::Dhcp(offer) });
         }
+        if asked.server == Some(ROGUE) {
+            self.others_offer_taken(&bytes, from);
+        } else {
+            self.ask(bytes, from);
+        }
+    }
+
+    fn others_offer_taken(&mut self, bytes: &[u8], from: SocketAddrV4) {
         let Some(master) = &mut self.master else { return };
         let datagram = Datagram { bytes, from, service: Service::Dhcp };
+        let ignored = master.handle_dhcp(datagram, self.now).expect_err("it is left alone");
+        assert!(matches!(ignored, Ignored::OtherServer { server: ROGUE, .. }), "{ignored}");
+    }
+
+    fn ask(&mut self, bytes: Vec<u8>, from: SocketAddrV4) {
+        let Some(master) = &mut self.master else { return };
+        let datagram = Datagram { bytes: &bytes, from, service: Service::Dhcp };
         match master.handle_dhcp(datagram, self.now) {
-            Ok(answer) => {
-                assert_eq!(answer.mac, asked.mac);
-                assert_ne!(asked.server, Some(ROGUE), "who chose another server is left alone");
-                if answer.kind != Kind::Nak {
-                    self.check_address(number, answer.yiaddr, answer.kind);
-                }
-                self.write_down(answer.seen.map(|event| (asked.mac, event)).into_iter().collect());
-                self.send(&What::Machine { machine: number, arrival: Arrival::Dhcp(answer.bytes) });
+            Ok(Step::Answer(answer)) => self.answer(answer),
+            Ok(Step::Try(ip)) => {
+                let life = self.life;
+                self.at(self.now + TRIAL, What::Tried { life, ip, bytes, from });
             }
-            Err(Ignored::OtherServer { server, .. }) => assert_eq!(server, ROGUE),
-            Err(Ignored::NotLent { .. }) => {}
+            Err(Ignored::NotLent { .. } | Ignored::Trying { .. }) => {}
             Err(why) => panic!("no answer: {why}"),
         }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        let Answer { mac, kind, yiaddr, seen, bytes, .. } = answer;
+        let machine = self.number(mac);
+        if kind != Kind::Nak {
+            self.check_address(machine, yiaddr, kind);
+        }
+        self.write_down(seen.map(|event| (mac, event)).into_iter().collect());
+        self.send(&What::Machine { machine, arrival: Arrival::Dhcp(bytes) });
     }
 
     /// A node has its own address and no other; nobody gets one that another machine uses.
@@ -358,17 +434,26 @@ impl World {
         if self.master.is_none() {
             return;
         }
-        match self.tftp.handle_request(bytes, from, Duration::from_millis(self.now)) {
-            Step::Start { id, ended } => {
+        let now = Duration::from_millis(self.now);
+        let step = match (self.tftp.handle_request(bytes, from, now), &self.master) {
+            (tftp::Step::Find(wanted), Some(master)) => {
+                let found = master.handle_tftp(&wanted.name, *from.ip());
+                assert!(matches!(found.reply, Reply::Loader(_)), "{found:?}");
+                self.tftp.open(wanted, Arc::new(content()), now)
+            }
+            (step, _) => step,
+        };
+        match step {
+            tftp::Step::Start { id, ended } => {
                 for id in ended {
                     self.finish(id);
                 }
                 self.drain(id);
             }
-            Step::Again(id) => self.drain(id),
-            Step::Refuse { name, .. } => panic!("refused: {name}"),
+            tftp::Step::Again(id) => self.drain(id),
+            tftp::Step::Refuse { name, .. } => panic!("refused: {name}"),
             // All places are taken: the client asks again.
-            Step::Drop(_) => {}
+            tftp::Step::Find(_) | tftp::Step::Drop(_) => {}
         }
     }
 
@@ -392,12 +477,10 @@ impl World {
 
     /// Who was sent a loader is written down, as `serve` does.
     fn finish(&mut self, id: TransferId) {
-        let Some(Finished { peer, loader, bytes, outcome }) = self.tftp.finish(id) else { return };
-        let node = self.site.cluster.node_by_ip(*peer.ip()).map(|node| node.mac);
-        if outcome == Outcome::Delivered
-            && let Some(mac) = node
-        {
-            self.write_down(vec![(mac, Event::LoaderSent { loader, bytes })]);
+        let Some(Finished { peer, name, bytes, outcome }) = self.tftp.finish(id) else { return };
+        if outcome == Outcome::Delivered {
+            let sent = self.master.as_ref().and_then(|it| it.loader_sent(*peer.ip(), &name, bytes));
+            self.write_down(sent.into_iter().collect());
         }
     }
 
@@ -467,7 +550,7 @@ impl World {
             );
             assert!(machine.is_installed());
         }
-        assert!(self.tftp.len() <= rekindle::tftp::TRANSFERS_MAX);
+        assert!(self.tftp.len() <= tftp::TRANSFERS_MAX);
     }
 }
 
@@ -498,6 +581,7 @@ const CALM: Weather = Weather {
     rogue_until: 0,
     cuts: 0,
     crashes: 0,
+    hang: 0,
 };
 
 #[test]
@@ -521,6 +605,11 @@ fn another_dhcp_server_only_takes_time() {
 }
 
 #[test]
+fn machines_that_hang_in_a_loader_get_through_by_another_one() {
+    runs(0..10, Weather { nodes: 20, unknown: 4, lost: 10, slow: 50, hang: 500, ..CALM });
+}
+
+#[test]
 fn three_hundred_machines_get_through_the_worst_of_days() {
     let worst = Weather {
         nodes: 250,
@@ -531,6 +620,7 @@ fn three_hundred_machines_get_through_the_worst_of_days() {
         rogue_until: 10 * MINUTE,
         cuts: 2,
         crashes: 2,
+        hang: 100,
     };
     runs(0..1, worst);
 }

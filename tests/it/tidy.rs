@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 /// Modules in layer order: each uses only those before it.
 const LAYERS: [&[&str]; 8] = [
     &["mac", "machine", "name"],
-    &["cluster", "hardware", "media", "mirrors", "repodata", "site", "snippets", "stage"],
+    &[
+        "answers", "cluster", "hardware", "media", "mirrors", "repodata", "site", "snippets",
+        "stage",
+    ],
     &["boot", "trust"],
-    &["artifacts", "escape", "firewall", "ipxe", "kickstart"],
-    &["dhcp", "http", "push", "setup", "tftp"],
+    &["artifacts", "escape", "firewall", "foreign", "grub", "ipxe", "kickstart"],
+    &["arp", "dhcp", "http", "push", "setup", "tftp"],
     &["doctor", "master"],
     &["apply", "change", "host", "import", "journal", "repo", "sys"],
     &["serve"],

@@ -118,7 +118,8 @@ def make(dir: Path) -> None:
     run("createrepo_c", "-q", dir / "repo", log=log)
     say("  boot images")
     images(dir, kernel, stage2, log)
-    for done in (target, stage2, dir / "rpmbuild", dir / "kernel"):
+    signed_loaders(dir, log)
+    for done in (target, stage2, dir / "rpmbuild", dir / "kernel", dir / "signed"):
         shutil.rmtree(done)
     (dir / "complete").touch()
 
@@ -161,6 +162,20 @@ def fetch_kernel(dir: Path, log: Path) -> Kernel:
     run("dpkg-deb", "-x", package, into / "root", log=log)
     run("depmod", "-b", into / "root", version, log=log)
     return Kernel(into / "root", version)
+
+
+def signed_loaders(dir: Path, log: Path) -> None:
+    """Debian's shim and GRUB where a DVD of Enterprise Linux has its own: Debian signed the kernel, too."""
+    into = dir / "signed"
+    into.mkdir()
+    into.chmod(0o777)
+    run("apt-get", "download", "shim-signed", "grub-efi-amd64-signed", cwd=into, log=log)
+    for package in into.glob("*.deb"):
+        run("dpkg-deb", "-x", package, into / "root", log=log)
+    boot = dir / "tree/EFI/BOOT"
+    boot.mkdir(parents=True)
+    shutil.copy(into / "root/usr/lib/shim/shimx64.efi.signed", boot / "BOOTX64.EFI")
+    shutil.copy(into / "root/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed", boot / "grubx64.efi")
 
 
 def copy_modules(kernel: Kernel, into: Path, names: list[str]) -> None:

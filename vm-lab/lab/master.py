@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ workers = "{subnet}.10-{subnet}.99"
 discovery = "{subnet}.200-{subnet}.240"
 domain = "cluster.lan"
 internet = false
+dhcp = "{dhcp}"
 
 {systems}
 [defaults]
@@ -68,6 +70,9 @@ class Settings:
     media: list[Medium]
     disk: str = "min_gib = 4"
     tries: int = 3
+    dhcp: str = "serve"
+    # Further tables.
+    more: str = ""
     # Further lines of [os.NAME].
     of_os: dict[str, str] = field(default_factory=dict)
 
@@ -83,7 +88,7 @@ class Settings:
         return CLUSTER.format(
             master=net.MASTER_IP, subnet=net.SUBNET, os=self.media[0].os, tries=self.tries, disk=self.disk,
             systems="".join(self.system(medium, repo) for medium in self.media), scheduler=scheduler, admin_key=admin_key,
-            kernel_args=" ".join(KERNEL_ARGS))
+            kernel_args=" ".join(KERNEL_ARGS), dhcp=self.dhcp) + self.more
 
 
 class Master:
@@ -131,7 +136,7 @@ class Master:
         def serving():
             if self.process.poll() is not None:
                 raise LabError(f"rekindle ended at once: {self.log.read_text(errors='replace').strip()[-300:]}")
-            return "serving DHCP" in self.log.read_text(errors="replace")
+            return re.search("serving (proxy )?DHCP", self.log.read_text(errors="replace"))
         wait_for("rekindle serves", 30, serving, every=0.1)
 
     def neighbours(self) -> None:

@@ -2,11 +2,11 @@
 
 from typing import Callable
 
-from . import power_cuts, scenario_disks, scenario_master, scenario_nodes, scenario_packages
+from . import power_cuts, scenario_disks, scenario_firmware, scenario_master, scenario_nodes, scenario_packages
 from .session import Lab
 
 ALL: dict[str, Callable[[Lab], None]] = {**scenario_disks.STORIES, **scenario_nodes.STORIES, **scenario_master.STORIES,
-                                         **scenario_packages.STORIES, **power_cuts.STORIES}
+                                         **scenario_packages.STORIES, **scenario_firmware.STORIES, **power_cuts.STORIES}
 
 
 def told() -> str:

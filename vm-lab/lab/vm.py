@@ -63,6 +63,12 @@ class Hardware:
     disk_gib: int = 12
     # e1000 and IDE: what was usual in 2006.
     old_devices: bool = False
+    # The network card, when it is to be another one than goes with the disks.
+    card: str = ""
+    # UEFI that runs nothing but what is signed.
+    secure_boot: bool = False
+    # UEFI that boots from the network by HTTP alone.
+    http_boot: bool = False
 
 
 @dataclass
@@ -96,7 +102,8 @@ class Vm:
         if not self.drives:
             self.drive(self.hardware.disk_gib, "LAB-1")
         if self.hardware.firmware == "uefi":
-            shutil.copy(OVMF / "OVMF_VARS_4M.fd", self.run_dir / f"{self.name}.vars")
+            keys = ".ms" if self.hardware.secure_boot else ""
+            shutil.copy(OVMF / f"OVMF_VARS_4M{keys}.fd", self.run_dir / f"{self.name}.vars")
         net.tap(self.tap)
         # Whole packets of DHCP, TFTP and the small talk; of the rest only how connections begin and end.
         log = (self.run_dir / "tcpdump.log").open("ab")
@@ -136,11 +143,20 @@ class Vm:
                  "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
                  "-uuid", f"00000000-0000-4000-8000-{self.number:012x}", "-cpu", hardware.cpu,
                  "-netdev", f"tap,id=n0,ifname={self.tap},script=no,downscript=no"]
-        card = f"{'e1000' if hardware.old_devices else 'virtio-net-pci'},netdev=n0,mac={self.mac}"
+        kind = hardware.card or ("e1000" if hardware.old_devices else "virtio-net-pci")
+        card = f"{kind},netdev=n0,mac={self.mac}"
         if hardware.firmware == "uefi":
+            machine, code = "q35,graphics=off", "OVMF_CODE_4M.fd"
+            if hardware.secure_boot:
+                # What keeps the guest's own hands off the keys.
+                machine, code = f"{machine},smm=on", "OVMF_CODE_4M.secboot.fd"
+                words += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
+            if hardware.http_boot:
+                words += [word for version in (4, 6) for word in
+                          ("-fw_cfg", f"name=opt/org.tianocore/IPv{version}PXESupport,string=n")]
             # romfile=: the firmware's own PXE client asks, not an iPXE in the card's ROM.
-            words += ["-machine", "q35,graphics=off", "-device", f"{card},romfile=,bootindex=1",
-                      "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={OVMF}/OVMF_CODE_4M.fd",
+            words += ["-machine", machine, "-device", f"{card},romfile=,bootindex=1",
+                      "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={OVMF}/{code}",
                       "-drive", f"if=pflash,format=raw,unit=1,file={self.run_dir}/{self.name}.vars"]
         else:
             words += ["-machine", "pc,graphics=off", "-device", f"{card},bootindex=1"]

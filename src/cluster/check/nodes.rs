@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::super::file::{At, Reader, Table};
-use super::super::{Network, Node, Os};
+use super::super::{Network, Node};
 use super::settings::{Defaults, os, settings};
 use super::{address, value};
 use crate::mac::Mac;
@@ -13,7 +13,7 @@ use crate::name::{NodeName, OsName};
 /// What nodes are checked against.
 pub(super) struct Frame<'a> {
     pub(super) network: Option<&'a Network>,
-    pub(super) systems: &'a BTreeMap<OsName, Os>,
+    pub(super) systems: &'a [OsName],
     pub(super) defaults: &'a Defaults,
 }
 

@@ -1,12 +1,11 @@
 //! Settings that [defaults] and nodes share, and what nodes get unless they say otherwise.
 
-use std::collections::BTreeMap;
-
 use ssh_key::PublicKey;
 
 use super::super::file::{At, Reader, Table};
-use super::super::{BootOrder, DiskRule, Os, Settings, UnfitPolicy};
+use super::super::{BootOrder, DiskRule, Settings, UnfitPolicy};
 use super::{show, value};
+use crate::machine::Loader;
 use crate::name::{OsName, is_one_line};
 
 /// Smaller disks are sticks and cards.
@@ -34,6 +33,7 @@ impl Default for Defaults {
             disk: DiskRule { min_gib: MIN_GIB, root_gib: ROOT_GIB, ..DiskRule::default() },
             unfit: UnfitPolicy::Hold,
             boot_order: BootOrder::Network,
+            loader: None,
         };
         Self { os: None, settings, admin_keys: vec![], tries_max: 3 }
     }
@@ -42,7 +42,7 @@ impl Default for Defaults {
 pub(super) fn defaults<'d>(
     reader: &mut Reader<'d>,
     root: &mut Table<'d>,
-    systems: &BTreeMap<OsName, Os>,
+    systems: &[OsName],
 ) -> Defaults {
     let found = Defaults::default();
     if !root.has("defaults") {
@@ -72,11 +72,11 @@ pub(super) fn defaults<'d>(
 pub(super) fn os<'d>(
     reader: &mut Reader<'d>,
     table: &mut Table<'d>,
-    systems: &BTreeMap<OsName, Os>,
+    systems: &[OsName],
 ) -> Option<OsName> {
     let os = reader.text(table, "os").and_then(|text| value::<OsName>(reader, text));
-    if let Some(os) = os.as_ref().filter(|os| !systems.contains_key(&os.value)) {
-        let known: Vec<_> = systems.keys().map(OsName::as_str).collect();
+    if let Some(os) = os.as_ref().filter(|os| !systems.contains(&os.value)) {
+        let known: Vec<_> = systems.iter().map(OsName::as_str).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         reader.wrong(
             os.line,
@@ -118,11 +118,32 @@ pub(super) fn settings<'d>(
     let unfit = one_of(reader, table, "unfit", hold_or_local).unwrap_or(base.unfit);
     let orders = [("network", BootOrder::Network), ("disk", BootOrder::Disk)];
     let boot_order = one_of(reader, table, "boot_order", orders).unwrap_or(base.boot_order);
-    Settings { timezone, keyboard, language, kernel_args, packages, disk, unfit, boot_order }
+    let loader = loader(reader, table).or(base.loader);
+    Settings {
+        timezone,
+        keyboard,
+        language,
+        kernel_args,
+        packages,
+        disk,
+        unfit,
+        boot_order,
+        loader,
+    }
+}
+
+fn loader<'d>(reader: &mut Reader<'d>, table: &mut Table<'d>) -> Option<Loader> {
+    let text = reader.text(table, "loader")?;
+    let loader = text.value.parse().ok();
+    if loader.is_none() {
+        let (shown, known) = (show(text.value), Loader::ALL.map(Loader::file_name).join(", "));
+        reader.wrong(text.line, format!("`{shown}` is no loader; known are {known}"));
+    }
+    loader
 }
 
 /// Takes one of two words.
-fn one_of<'d, T>(
+pub(super) fn one_of<'d, T>(
     reader: &mut Reader<'d>,
     table: &mut Table<'d>,
     key: &'static str,
@@ -140,7 +161,7 @@ fn one_of<'d, T>(
     }
 }
 
-fn is_plain(text: &str, more: &str) -> bool {
+pub(super) fn is_plain(text: &str, more: &str) -> bool {
     (1..=64).contains(&text.len())
         && !text.starts_with('-')
         && text.chars().all(|letter| letter.is_ascii_alphanumeric() || more.contains(letter))
@@ -156,7 +177,7 @@ fn is_timezone(text: &str) -> bool {
 }
 
 /// Quotes would change what the boot loader and the kickstart see.
-fn are_kernel_args(text: &str) -> bool {
+pub(super) fn are_kernel_args(text: &str) -> bool {
     text.len() <= 1000
         && text.chars().all(|letter| {
             letter == ' ' || letter.is_ascii_graphic() && !"\"'`$\\{}|&;<>#".contains(letter)

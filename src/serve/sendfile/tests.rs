@@ -9,7 +9,8 @@ async fn pair() -> (Stream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
     let address = listener.local_addr().expect("address");
     let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (Stream::new(server.expect("accept").0), client.expect("connect"))
+    let room = Room::new(1, 1);
+    (Stream::new(server.expect("accept").0, room), client.expect("connect"))
 }
 
 fn file(content: &[u8]) -> File {
@@ -43,6 +44,29 @@ async fn a_body_arrives_after_its_head_byte_for_byte() {
     let content: Vec<u8> = (0..3_000_000_u32).map(|index| (index % 251) as u8).collect();
     let got = sent(b"head\r\n", &content, 0, content.len() as u64).await;
     assert!(got == [b"head\r\n", &content[..]].concat(), "{} bytes", got.len());
+}
+
+#[tokio::test]
+async fn the_end_of_a_big_answer_is_not_held_back() {
+    let content = vec![7; 2 * CORKED + 1];
+    let (mut server, mut client) = pair().await;
+    let mut body =
+        body(file(&content), content.len() as u64, 0, content.len() as u64).expect("body");
+    let write = async {
+        while !body.is_empty() {
+            let written = server.write(&body).await.expect("write");
+            drop(body.split_to(written));
+        }
+        assert!(server.is_corked);
+        server.flush().await.expect("flush");
+        assert!(!server.is_corked);
+        server
+    };
+    let mut got = vec![0; content.len()];
+    // The connection stays open, as between two requests.
+    let (_server, read) = tokio::join!(write, client.read_exact(&mut got));
+    read.expect("read");
+    assert!(got == content);
 }
 
 #[tokio::test]

@@ -34,8 +34,8 @@ fn options_come_back_as_they_were_spelled_and_ordered() {
 fn sizes_stay_within_an_ethernet_frame_and_small_memory() {
     assert_eq!(oack(&[("blksize", "65464")]), said(&[("blksize", 1468)]));
     assert_eq!(agree(&[("blksize", "8")]).blksize, 8);
-    assert_eq!(oack(&[("windowsize", "65535")]), said(&[("windowsize", 16)]));
-    assert_eq!(agree(&[("windowsize", "65535")]).windowsize, 16);
+    assert_eq!(oack(&[("windowsize", "65535")]), said(&[("windowsize", 64)]));
+    assert_eq!(agree(&[("windowsize", "65535")]).windowsize, 64);
     assert_eq!(agree(&[("timeout", "5")]).timeout, Some(Duration::from_secs(5)));
 }
 
@@ -69,7 +69,7 @@ proptest! {
     fn whatever_is_asked_the_terms_are_sane(asked in prop::collection::vec(("blksize|tsize|timeout|windowsize|[a-z]{0,6}", "[0-9]{0,20}"), 0..9)) {
         let agreed = Agreed::new(&asked, Mode::Octet, 1000);
         prop_assert!((8..=1468).contains(&agreed.blksize));
-        prop_assert!((1..=16).contains(&agreed.windowsize));
+        prop_assert!((1..=64).contains(&agreed.windowsize));
         prop_assert!(agreed.oack.len() <= 4);
     }
 }

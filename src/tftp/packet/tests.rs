@@ -77,7 +77,9 @@ fn every_operation_is_known() {
 
 #[test]
 fn what_is_sent_looks_as_rfc_1350_draws_it() {
-    assert_eq!(data(258, b"abc"), b"\0\x03\x01\x02abc");
+    let mut bytes = vec![9];
+    append_data(258, 3, &mut bytes);
+    assert_eq!(bytes, b"\x09\0\x03\x01\x02\0\0\0");
     assert_eq!(oack(&[("tsize".to_owned(), 70)]), b"\0\x06tsize\x0070\0");
     assert_eq!(error(Refusal::NotFound), b"\0\x05\0\x01no such file\0");
 }

@@ -5,12 +5,15 @@ use crate::tftp::packet::Mode;
 
 const START: Duration = Duration::from_secs(1000);
 
+fn content(len: usize) -> Vec<u8> {
+    (0..len).map(|index| u8::try_from(index % 251).unwrap()).collect()
+}
+
 fn transfer(len: usize, options: &[(&str, &str)]) -> Transfer {
-    let content: Vec<u8> = (0..len).map(|index| u8::try_from(index % 251).unwrap()).collect();
     let asked: Vec<_> =
         options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let agreed = Agreed::new(&asked, Mode::Octet, len);
-    Transfer::new(content.into(), agreed, START)
+    Transfer::new(Arc::new(Bytes::from(content(len))), agreed, START)
 }
 
 fn ack(block: u16) -> Vec<u8> {
@@ -106,7 +109,7 @@ fn content_that_fills_its_blocks_ends_with_an_empty_one() {
 #[test]
 fn empty_content_is_one_empty_block() {
     let mut transfer = transfer(0, &[]);
-    assert_eq!(transfer.poll_transmit(), Some(packet::data(1, b"")));
+    assert_eq!(transfer.poll_transmit(), Some(vec![0, 3, 0, 1]));
     transfer.handle_packet(&ack(1), START);
     assert_eq!(transfer.outcome(), Some(Outcome::Delivered));
 }
@@ -279,14 +282,52 @@ fn an_error_ends_it_without_a_word() {
     assert_eq!(transfer.outcome(), Some(Outcome::Aborted { code: 8 }));
 }
 
+/// A file that was cut off after it was opened.
+#[derive(Debug)]
+struct Cut;
+
+impl Content for Cut {
+    fn len(&self) -> usize {
+        2000
+    }
+
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> Option<()> {
+        (offset + buffer.len() <= 512).then_some(())
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_ends_with_an_error_and_never_with_zeros() {
+    let agreed = Agreed::new(&[], Mode::Octet, Cut.len());
+    let mut transfer = Transfer::new(Arc::new(Cut), agreed, START);
+    assert_eq!(sent(&mut transfer), [1]);
+    transfer.handle_packet(&ack(1), START);
+    assert_eq!(transfer.poll_transmit().map(|bytes| bytes[1]), Some(5));
+    assert_eq!(transfer.outcome(), Some(Outcome::Unreadable));
+    assert_eq!(transfer.poll_transmit(), None);
+}
+
+#[test]
+fn what_cannot_be_read_ends_a_burst_and_is_said_by_itself() {
+    let asked = [("windowsize".to_owned(), "4".to_owned())];
+    let agreed = Agreed::new(&asked, Mode::Octet, Cut.len());
+    let mut transfer = Transfer::new(Arc::new(Cut), agreed, START);
+    let mut out = vec![];
+    assert!(transfer.poll_burst(&mut out).is_some());
+    transfer.handle_packet(&ack(0), START);
+    assert_eq!((transfer.poll_burst(&mut out), out.len()), (Some(516), 516));
+    let each = transfer.poll_burst(&mut out);
+    assert_eq!((each.map(usize::from), out[1]), (Some(out.len()), 5));
+    assert_eq!(transfer.poll_burst(&mut out), None);
+}
+
 #[test]
 fn delivers_across_the_block_number_wrap() {
     for (blksize, window) in [("8", 1), ("8", 16)] {
         let windowsize = window.to_string();
         let mut transfer =
             transfer(8 * 65_540 + 3, &[("blksize", blksize), ("windowsize", &windowsize)]);
-        let content = transfer.content.clone();
-        assert_eq!(run(&mut transfer, 0, 1), content);
+        assert_eq!(run(&mut transfer, 0, 1), content(8 * 65_540 + 3));
         assert_eq!(transfer.outcome(), Some(Outcome::Delivered));
     }
 }
@@ -296,14 +337,40 @@ fn survives_loss_for_every_seed() {
     for (seed, window) in (0..300).zip([1, 4, 16].into_iter().cycle()) {
         let windowsize = window.to_string();
         let mut transfer = transfer(40_000, &[("blksize", "1432"), ("windowsize", &windowsize)]);
-        let content = transfer.content.clone();
         let got = run(&mut transfer, 10, seed);
         assert_eq!(transfer.outcome(), Some(Outcome::Delivered), "seed {seed}");
-        assert_eq!(got, content, "seed {seed}");
+        assert_eq!(got, content(40_000), "seed {seed}");
     }
 }
 
 proptest! {
+    #[test]
+    fn a_burst_is_the_same_datagrams_one_behind_the_other(
+        len in 0usize..200_000,
+        window in 1u16..100,
+        blksize in 8u16..2000,
+        acks in prop::collection::vec(0u16..20, 0..40),
+    ) {
+        let asked = [("windowsize", window.to_string()), ("blksize", blksize.to_string())];
+        let asked = asked.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let (mut one_by_one, mut at_once) = (transfer(len, &asked), transfer(len, &asked));
+        let mut out = vec![];
+        let mut block = 0u16;
+        for ahead in acks {
+            let datagrams: Vec<_> = std::iter::from_fn(|| one_by_one.poll_transmit()).collect();
+            let mut cut = vec![];
+            while let Some(each) = at_once.poll_burst(&mut out) {
+                prop_assert!(out.len() <= 65_507 && out.len() <= 64 * usize::from(each));
+                cut.extend(out.chunks(usize::from(each)).map(<[u8]>::to_vec));
+            }
+            prop_assert_eq!(&datagrams, &cut);
+            for transfer in [&mut one_by_one, &mut at_once] {
+                transfer.handle_packet(&ack(block), START);
+            }
+            block = block.wrapping_add(ahead);
+        }
+    }
+
     #[test]
     fn any_packets_keep_the_invariant(
         len in 0usize..5000,
@@ -318,7 +385,7 @@ proptest! {
             transfer.handle_packet(&junk, now);
             transfer.handle_packet(&ack(block % 64), now);
             let burst = sent(&mut transfer);
-            prop_assert!(burst.len() <= 16);
+            prop_assert!(burst.len() <= usize::from(window));
             prop_assert!(transfer.base <= transfer.next && transfer.next <= transfer.last + 1);
         }
     }

@@ -114,7 +114,7 @@ fn keys_and_types_are_checked() {
     wrong(
         "\nip = \"192.168.10.11\"",
         "\nip = \"192.168.10.11\"\ncolour = \"red\"",
-        "28: unknown key `colour` in node `worker2`; known here: name, mac, ip, os, timezone, keyboard, language, kernel_args, packages, disk, unfit, boot_order, roles",
+        "28: unknown key `colour` in node `worker2`; known here: name, mac, ip, os, timezone, keyboard, language, kernel_args, packages, disk, unfit, boot_order, loader, roles",
     );
     wrong(
         "\nip = \"192.168.10.11\"",
@@ -190,6 +190,10 @@ fn values_are_checked_before_they_reach_a_script() {
         "14: `root_gib` is only for a disk with `keep`; without, the root takes the whole disk",
     );
     wrong("unfit = \"wait\"", "14: `wait` is no `unfit`; write \"hold\" or \"local\"");
+    wrong(
+        "loader = \"pxelinux.0\"",
+        "14: `pxelinux.0` is no loader; known are undionly.kpxe, ipxe.pxe, undionly.kkpxe, snponly.efi, ipxe.efi, ipxe-i386.efi, shimx64.efi",
+    );
     wrong(
         "disk = { min_gib = 0 }",
         "14: `min_gib` is 0; it must be a whole number from 1 to 100000",
@@ -389,7 +393,7 @@ fn a_batch_system_needs_a_repository_that_has_it() {
     );
     std::fs::create_dir_all(sandbox.path("repo/repodata")).expect("folder");
     sandbox.write("repo/repodata/repomd.xml", "<repomd/>\n");
-    sandbox.change("[DIR]/tree\"", "[DIR]/tree\"\nrepo = \"[DIR]/repo\"");
+    sandbox.also("[DIR]/tree\"", "[DIR]/tree\"\nrepo = \"[DIR]/repo\"");
     sandbox.check("check", "[DIR]/cluster.toml is sound: 2 nodes\nexit 0\n");
 }
 

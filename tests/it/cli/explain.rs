@@ -1,4 +1,8 @@
-//! `rekindle explain`: the way of a packet in words.
+//! `rekindle explain`: the way of a packet in words, and what a machine boots.
+
+use rekindle::journal::Journal;
+use rekindle::machine::Loader;
+use rekindle::stage::Event;
 
 use crate::sandbox::Sandbox;
 
@@ -65,4 +69,32 @@ fn who_is_unknown_is_said() {
         "explain flow worker1 master:http",
         "! rekindle: `http` is no port; write one like 443\nexit 1\n",
     );
+}
+
+#[test]
+fn what_a_machine_boots_is_told_with_the_reason() {
+    let sandbox = Sandbox::new();
+    let told = sandbox.run("explain boot worker1");
+    assert!(told.starts_with("worker1 (52:54:00:aa:bb:01)\n  BIOS: "), "{told}");
+    assert!(told.contains("\n  then it boots its own disk (never armed); "), "{told}");
+    let journal = Journal::open(&sandbox.path("state")).expect("journal");
+    let add = |event: Event| {
+        journal.append("52:54:00:aa:bb:01".parse().expect("mac"), &event).expect("append");
+    };
+    add(Event::Armed);
+    add(Event::LoaderSent { loader: Loader::Undionly, bytes: 74_213 });
+    add(Event::LoaderLost { loader: Loader::Undionly });
+    let told = sandbox.run("explain boot 52:54:00:AA:BB:01");
+    assert!(told.contains("\n  nothing was heard from undionly.kpxe\n"), "{told}");
+    assert!(told.contains("\n  then its hardware is looked at, and el9 is installed"), "{told}");
+    let told = sandbox.run("explain boot worker1 --json");
+    assert!(told.contains("\"lost\": [\n    \"undionly.kpxe\"\n  ]"), "{told}");
+    let told = sandbox.run("explain boot 02:00:00:00:00:09");
+    assert!(told.contains("then it waits at a screen that shows its MAC"), "{told}");
+    sandbox.check(
+        "explain boot worker9",
+        "! rekindle: `worker9` is no node and no MAC; `rekindle node list`\nexit 1\n",
+    );
+    let told = sandbox.run("log worker1");
+    assert!(told.contains("nothing was heard from undionly.kpxe"), "{told}");
 }

@@ -13,7 +13,7 @@ fn hex(bytes: &[u8]) -> String {
 fn no_secret_is_ever_printed() {
     let sandbox = Sandbox::new();
     sandbox.change("# The nodes.", "[scheduler]\nkind = \"torque\"\n# The nodes.");
-    sandbox.change("[DIR]/tree\"", "[DIR]/tree\"\nrepo = \"[DIR]/repo\"");
+    sandbox.also("[DIR]/tree\"", "[DIR]/tree\"\nrepo = \"[DIR]/repo\"");
     std::fs::create_dir_all(sandbox.path("repo/repodata")).expect("folder");
     sandbox.write("repo/repodata/repomd.xml", "<repomd/>\n");
     sandbox.run("node reinstall worker1");

@@ -129,3 +129,20 @@ fn a_cable_that_was_out_and_an_address_that_was_away_stop_nothing() {
     assert_eq!(status(&client, &[&url]), "200");
     assert!(server.is_running());
 }
+
+#[test]
+fn an_address_that_somebody_uses_is_not_lent() {
+    let lab = lab!();
+    let range =
+        |text: &str| text.replace("192.168.10.200-192.168.10.240", "192.168.10.200-192.168.10.201");
+    lab.write_config(range(&lab.config()));
+    // Given to it by hand, and this machine would be the next to get it.
+    let (printer, next) = ("52:54:00:aa:bb:55", "52:54:00:aa:bb:98");
+    let _printer = lab.client_at((printer, "192.168.10.200"));
+    let server = lab.serve_alone();
+    let client = lab.client(next);
+    let udhcpc = lab.udhcpc(&client, &[&["-q", "-t", "80"], &PXE[..]].concat());
+    udhcpc.wait_for("GOT ip=192.168.10.201 ");
+    ended(&udhcpc);
+    server.wait_for(&format!("{printer} uses 192.168.10.200"));
+}

@@ -97,6 +97,54 @@ fn over_a_wire_that_takes_less_than_it_should_everything_arrives() {
     assert!(file.ok() == big_file());
 }
 
+/// Fetches a file in windows (RFC 7440), as EDK2 and new ROMs do.
+fn in_windows(name: &str, window: usize) -> Vec<u8> {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("socket");
+    socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
+    let options = format!("blksize\x001468\0windowsize\0{window}\0");
+    let request = [rrq(name), options.into_bytes()].concat();
+    socket.send_to(&request, (MASTER, 69)).expect("sent");
+    let (mut got, mut blocks) = (vec![], 0usize);
+    let mut buffer = [0; 2048];
+    loop {
+        let (len, from) = undisturbed(|| socket.recv_from(&mut buffer)).expect("a packet");
+        let [0, operation, high, low, data @ ..] = &buffer[..len] else { panic!("{len} bytes") };
+        assert!(matches!(operation, 3 | 6), "{:?}", &buffer[..len]);
+        let mut is_last = false;
+        if *operation == 3 {
+            // What comes twice, because an answer took long, is answered again.
+            if [*high, *low] == u16::try_from(blocks + 1).expect("few").to_be_bytes() {
+                got.extend_from_slice(data);
+                blocks += 1;
+                is_last = data.len() < 1468;
+                if !is_last && blocks % window != 0 {
+                    continue;
+                }
+            }
+        }
+        let number = u16::try_from(blocks).expect("few").to_be_bytes();
+        socket.send_to(&[[0, 4], number].concat(), from).expect("sent");
+        if is_last {
+            return got;
+        }
+    }
+}
+
+#[test]
+fn windows_arrive_whole_also_where_the_card_cannot_cut_them_up() {
+    let lab = lab!();
+    let server = lab.serve();
+    let client = lab.client_at(NODE1);
+    for window in [2, 4, 64] {
+        assert!(client.enter(|| in_windows(LOADER, window)) == loader(), "{window}");
+    }
+    assert!(!server.text().contains("datagram by datagram"), "{}", server.text());
+    // Blocks are longer than what leaves at once: the kernel does not cut these (udp(7), UDP_SEGMENT).
+    lab.master.ip("link set dev eth1 mtu 1000");
+    assert!(client.enter(|| in_windows(LOADER, 16)) == loader());
+    server.wait_for("TFTP windows leave datagram by datagram");
+}
+
 #[test]
 fn twenty_machines_fetch_at_once_and_all_get_it_whole() {
     let lab = lab!();

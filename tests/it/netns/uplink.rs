@@ -125,10 +125,21 @@ fn the_server_listens_on_the_private_address_only_and_not_by_ipv6() {
         "udp 192.168.10.1%eth1:69",
     ];
     assert_eq!(listens, expected);
-    for table in ["tcp6", "udp6", "raw", "raw6", "packet"] {
-        let text = std::fs::read_to_string(format!("/proc/{}/net/{table}", server.pid()));
-        assert_eq!(text.expect("table").lines().count(), 1, "{table} has a head and nothing else");
+    let table = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{}/net/{name}", server.pid()));
+        text.expect("table").lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for name in ["tcp6", "udp6", "raw", "raw6"] {
+        assert_eq!(table(name), Vec::<String>::new(), "{name} has a head and nothing else");
     }
+    // ARP, EtherType 0806, of one card.
+    let card =
+        String::from_utf8(run(lab.master.command("cat").arg("/sys/class/net/eth1/ifindex")).ok());
+    let card = card.expect("text").trim().to_owned();
+    let packets = table("packet");
+    let words = packets.iter().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let hears: Vec<_> = words.map(|words| (words[3], words[4])).collect();
+    assert_eq!(hears, [("0806", card.as_str())]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use rekindle::http::Method;
 use rekindle::mac::Mac;
+use rekindle::machine::Loader;
 
 use super::{MASTER, SECOND, Tid, content};
 use crate::wire::{Message, Random};
@@ -125,10 +126,12 @@ pub(super) struct Machine {
     xid: [u8; 4],
     tries: u32,
     next_port: u16,
+    /// Nothing is heard from it in this one.
+    hangs_in: Option<Loader>,
 }
 
 impl Machine {
-    pub(super) fn new(mac: Mac, seed: u64) -> Self {
+    pub(super) fn new(mac: Mac, seed: u64, hangs_in: Option<Loader>) -> Self {
         Self {
             mac,
             epoch: 0,
@@ -139,6 +142,7 @@ impl Machine {
             xid: [0; 4],
             tries: 0,
             next_port: 2000,
+            hangs_in,
         }
     }
 
@@ -339,7 +343,14 @@ impl Machine {
                 if data.len() < BLOCK {
                     assert!(got == content(), "{file} is not what it should be");
                     let last = Act::Transfer { to: from, bytes: ack(number) };
-                    let mut acts = self.discover(Program::Ipxe);
+                    let hangs = self.hangs_in.is_some_and(|loader| loader.file_name() == file);
+                    let mut acts = if hangs {
+                        // Until somebody sees it, and switches it off and on.
+                        let unseen = 150 * SECOND + self.random.next() % (300 * SECOND);
+                        self.enter(Phase::Pause, unseen)
+                    } else {
+                        self.discover(Program::Ipxe)
+                    };
                     acts.insert(0, last);
                     return acts;
                 }
