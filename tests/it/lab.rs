@@ -322,8 +322,8 @@ pub(crate) fn status(from: &Namespace, words: &[&str]) -> String {
 /// The one line of a program that refused, and its exit code.
 pub(crate) fn refusal(done: Done) -> (String, Option<i32>) {
     assert_ne!(done.code, Some(0), "it was to be refused; stderr: {}", done.err);
-    assert_eq!(done.said().len(), 1, "one line is said: {:?}", done.err);
-    (done.said().concat(), done.code)
+    assert_eq!(done.err.lines().count(), 1, "one line is said: {:?}", done.err);
+    (done.err.trim_end().to_owned(), done.code)
 }
 
 /// Does the same for all `items` at the same time.

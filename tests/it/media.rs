@@ -365,7 +365,7 @@ fn a_mirror_has_a_name_and_its_vendor_s_keys_are_pinned() {
         "{}",
         refused.err
     );
-    assert_eq!(refused.said().len(), 1, "{}", refused.err);
+    assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn files_come_and_go_and_who_reads_the_last_index_finds_what_it_names() {
     std::fs::write(store.path("no.rpm"), "nonsense").expect("file");
     let refused = store.run(&["add", &words(&store.path("no.rpm"))]);
     assert!(refused.err.contains("no.rpm is no RPM package"), "{}", refused.err);
-    assert_eq!(refused.said().len(), 1, "{}", refused.err);
+    assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
     let refused = store.run(&["list", "--os", "el8"]);
     assert!(refused.err.contains("into [os.el8]"), "{}", refused.err);
 }

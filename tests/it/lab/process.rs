@@ -160,8 +160,11 @@ impl Done {
     }
 
     /// The lines of stderr but those that say how far it is: how many they are depends on the machine.
+    /// An error, whatever it ends with, begins with the program's name and is kept.
     pub(crate) fn said(&self) -> Vec<&str> {
-        let is_progress = |line: &str| line.ends_with(" s") || line.contains("iB/s");
+        let is_progress = |line: &str| {
+            !line.starts_with("rekindle: ") && (line.ends_with(" s") || line.contains("iB/s"))
+        };
         self.err.lines().filter(|line| !is_progress(line)).collect()
     }
 

@@ -79,7 +79,7 @@ fn with_a_full_disk_nothing_is_released_and_the_rest_is_served() {
     let refused = run(&mut lab.command(&["node", "reinstall", "worker2"]));
     assert_eq!(refused.code, Some(2));
     assert!(refused.err.contains("the disk is full"), "{}", refused.err);
-    assert_eq!(refused.said().len(), 1, "{}", refused.err);
+    assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
     let url = format!("http://{MASTER}/ipxe/{}", NODE2.0.replace(':', "-"));
     let disk_boot = curl(&node, &["--fail", &url]).text();
     assert!(disk_boot.contains("sanboot"), "installed nodes boot: {disk_boot}");
