@@ -45,6 +45,7 @@ fn curl_and_tftp_hpa_and_busybox_fetch_a_loader_whole() {
     assert!(story.contains("took undionly.kpxe"), "{story}");
 }
 
+// What shim 16.1 and GRUB 2.06 look for besides: tests/captures/proto-S1.pcap.
 #[test]
 fn what_is_no_loader_is_refused_at_once() {
     let lab = lab!();
@@ -84,6 +85,7 @@ fn what_is_no_loader_is_refused_at_once() {
     assert!(!said.lines().any(|line| line.starts_with("info forged")), "{said:?}");
 }
 
+// "Stuck at 89 KB": ipxe/ipxe#288. dnsmasq, too, lets the wire cut its packets (IP_PMTUDISC_DONT).
 #[test]
 fn over_a_wire_that_takes_less_than_it_should_everything_arrives() {
     let lab = lab!();
