@@ -15,13 +15,12 @@ use crate::http::report::{self, StageName};
 use crate::http::{Endpoint, FilePath, Method, NoEndpoint, NodeEndpoint, Root, route};
 use crate::ipxe::Source;
 use crate::mac::Mac;
-use crate::machine::Hardware;
-use crate::machine::{Arch, Asker, Loader, Machine};
+use crate::machine::{Arch, Asker, Hardware, Loader, Machine, Program};
 use crate::name::OsName;
 use crate::site::Site;
 use crate::stage::{Entry, Event, Progress, Report, Stage, State, TimestampMs};
 use crate::trust::{Secrets, Token};
-use crate::{foreign, grub, ipxe, kickstart, media};
+use crate::{foreign, grub, ipxe, kickstart, media, pxelinux};
 
 /// So many nodes may install at once before others are asked to wait a little.
 const FEW: u32 = 4;
@@ -83,8 +82,8 @@ pub enum Reply {
     Text(String),
     /// 200 with secret bytes.
     Secret(Vec<u8>),
-    /// A loader out of memory.
-    Loader(Loader),
+    /// A program out of memory.
+    Program(Program),
     /// A file of an os.
     File {
         /// Which os.
@@ -244,7 +243,7 @@ impl Master {
             Ok(Endpoint::Script(mac, hardware)) => {
                 self.order(mac, hardware, request.peer, ipxe::render)
             }
-            Ok(Endpoint::Loader(loader)) => Reply::Loader(loader).into(),
+            Ok(Endpoint::Loader(loader)) => Reply::Program(Program::Loader(loader)).into(),
             Ok(Endpoint::File { os, root, path }) => {
                 match self.site.cluster.installers().get(&os) {
                     // The folder may be any; these two are for everybody.
@@ -266,19 +265,23 @@ impl Master {
         }
     }
 
-    /// Answers a request for a file by TFTP: a loader, and what those of a tree load after it. `name` is in plain form
-    /// (see [`packet::clean`](crate::tftp::packet::clean)), so in lower case.
+    /// Answers a request for a file by TFTP: a loader, and what some load after it. `name` is in plain form (see
+    /// [`packet::clean`](crate::tftp::packet::clean)), so in lower case.
     pub fn handle_tftp(&self, name: &str, peer: Ipv4Addr) -> Outcome {
-        if let Some(loader) = name.parse().ok().filter(|it: &Loader| !it.is_of_tree()) {
-            return Reply::Loader(loader).into();
+        if let Some(program) = Program::named(name).filter(|it| !it.is_of_tree()) {
+            return Reply::Program(program).into();
+        }
+        if name.starts_with("pxelinux.cfg/01-") {
+            return self.menu(peer, Arch::Bios, Loader::Pxelinux, pxelinux::render);
         }
         // Each asks in a folder of its own choice.
         let file = name.rsplit('/').next().unwrap_or_default();
         let found = match file {
             "shimx64.efi" => self.signed(peer, media::SHIM),
             "grubx64.efi" => self.signed(peer, media::GRUB),
-            "grub.cfg" => return self.menu(peer),
-            _ if file.starts_with("grub.cfg-01-") => return self.menu(peer),
+            _ if file == "grub.cfg" || file.starts_with("grub.cfg-01-") => {
+                return self.menu(peer, Arch::UefiX64, Loader::Shim, grub::render);
+            }
             _ => self.boot_file(name),
         };
         found.map_or_else(|| Refused::NotFound.into(), Outcome::from)
@@ -306,16 +309,14 @@ impl Master {
         })
     }
 
-    /// GRUB's configuration. A datagram's sender is easily invented, and what is handed out is counted: so only for a
-    /// node that was sent to GRUB.
-    fn menu(&self, peer: Ipv4Addr) -> Outcome {
+    /// The configuration of a loader that loads by TFTP. A datagram's sender is easily invented, and what is handed out
+    /// is counted: so only for a node that was sent to that loader.
+    fn menu(&self, peer: Ipv4Addr, arch: Arch, loader: Loader, render: Render) -> Outcome {
         let node = self.site.cluster.node_by_ip(peer);
-        let is_sent_there = |mac| {
-            let loaders = boot::loaders(&self.site, &self.state, mac, Arch::UefiX64);
-            loaders.first() == Some(&Loader::Shim)
-        };
+        let is_sent_there =
+            |mac| boot::loaders(&self.site, &self.state, mac, arch).first() == Some(&loader);
         match node.filter(|node| is_sent_there(node.mac)) {
-            Some(node) => self.order(node.mac, Some(Hardware::default()), peer, grub::render),
+            Some(node) => self.order(node.mac, Some(Hardware::default()), peer, render),
             None => Refused::NotFound.into(),
         }
     }

@@ -30,7 +30,7 @@ use crate::cluster::{Cluster, DhcpMode, Foreign};
 use crate::dhcp::{Answer, Datagram, Ignored, Step};
 use crate::journal::{Journal, JournalError, now_ms};
 use crate::mac::Mac;
-use crate::machine::Loader;
+use crate::machine::{Loader, Module, Program};
 use crate::master::{Master, Outcome, Record, Reply, Request};
 use crate::media;
 use crate::name::{IfName, OsName};
@@ -59,8 +59,8 @@ pub struct Settings {
 pub struct Shared {
     master: Mutex<Master>,
     journal: Mutex<Journal>,
-    /// Loaders, in memory.
-    pub loaders: BTreeMap<Loader, Bytes>,
+    /// Loaders and what belongs to them, in memory.
+    pub programs: BTreeMap<Program, Bytes>,
     /// Other DHCP servers on our wire.
     others: others::Others,
     /// True once, when it is time to go.
@@ -200,8 +200,8 @@ impl tftp::Core for Arc<Shared> {
             self.record_later(outcome.notes);
         }
         match outcome.reply {
-            Reply::Loader(loader) => {
-                self.loaders.get(&loader).map(|bytes| Arc::new(bytes.clone()) as Arc<dyn Content>)
+            Reply::Program(program) => {
+                self.programs.get(&program).map(|bytes| Arc::new(bytes.clone()) as Arc<dyn Content>)
             }
             Reply::Text(text) => Some(Arc::new(Bytes::from(text))),
             Reply::File { os, root: _, path } => {
@@ -357,28 +357,24 @@ fn load_snippets(dir: &Path, cluster: &Cluster) -> anyhow::Result<Snippets> {
 }
 
 /// Reads the loaders into memory: TFTP serves names, never files.
-fn load_loaders() -> anyhow::Result<BTreeMap<Loader, Bytes>> {
-    Loader::ALL
-        .into_iter()
-        .filter(|loader| loader.is_needed() || is_here(*loader))
-        .map(|loader| {
-            let places = places(loader);
-            let found = places.iter().find(|path| path.is_file()).with_context(|| {
-                format!(
-                    "loader {loader} is missing; install the package `ipxe` (Debian) or \
-                     `ipxe-bootimgs` (Enterprise Linux), looked for {}",
-                    places
-                        .iter()
-                        .map(|path| path.display().to_string())
-                        .collect::<Vec<_>>()
-                        .join(" ")
-                )
-            })?;
-            let bytes =
-                std::fs::read(found).with_context(|| format!("read {}", found.display()))?;
-            Ok((loader, bytes.into()))
-        })
-        .collect()
+fn load_programs() -> anyhow::Result<BTreeMap<Program, Bytes>> {
+    let mut programs = BTreeMap::new();
+    for loader in Loader::ALL {
+        let Some(files) = files_of(loader) else {
+            anyhow::ensure!(
+                !loader.is_needed(),
+                "loader {loader} is missing; install the package `ipxe` (Debian) or \
+                 `ipxe-bootimgs` (Enterprise Linux), looked for it in {}",
+                IPXE_FOLDERS.join(" ")
+            );
+            continue;
+        };
+        for (program, file) in files {
+            let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+            programs.insert(program, bytes.into());
+        }
+    }
+    Ok(programs)
 }
 
 /// Loaders that are not on this machine and that somebody would miss.
@@ -391,25 +387,46 @@ pub fn missing_loaders(cluster: &Cluster) -> Vec<Loader> {
 }
 
 fn is_here(loader: Loader) -> bool {
-    places(loader).iter().any(|path| path.is_file())
+    files_of(loader).is_some()
 }
 
-fn places(loader: Loader) -> [PathBuf; 3] {
-    let debian = loader.file_name();
+/// Where distributions put iPXE's loaders: Debian, and Enterprise Linux.
+const IPXE_FOLDERS: [&str; 2] = ["/usr/lib/ipxe", "/usr/share/ipxe"];
+/// Where they put PXELINUX, and its modules: the same.
+const PXELINUX_FOLDERS: [(&str, &str); 2] = [
+    ("/usr/lib/PXELINUX", "/usr/lib/syslinux/modules/bios"),
+    ("/usr/share/syslinux", "/usr/share/syslinux"),
+];
+
+/// The files of a loader and of what belongs to it, if all of them are on this machine.
+fn files_of(loader: Loader) -> Option<Vec<(Program, PathBuf)>> {
+    let name = loader.file_name();
+    let file = |folder: &str, program: Program, name: &str| {
+        let path = Path::new(folder).join(name);
+        path.is_file().then_some((program, path))
+    };
+    let one = Program::Loader(loader);
     let el = match loader {
+        Loader::Pxelinux => {
+            // Its modules are of one version with it, or it stops.
+            return PXELINUX_FOLDERS.into_iter().find_map(|(folder, modules)| {
+                let module = |it: Module| file(modules, Program::Module(it), it.file_name());
+                let first = std::iter::once(file(folder, one, name));
+                first.chain(Module::ALL.into_iter().map(module)).collect()
+            });
+        }
         Loader::SnponlyX64 => "ipxe-snponly-x86_64.efi",
         Loader::IpxeX64 => "ipxe-x86_64.efi",
         Loader::Undionly
         | Loader::Undionlyk
         | Loader::IpxePxe
         | Loader::IpxeIa32
-        | Loader::Shim => debian,
+        | Loader::Shim => name,
     };
-    [
-        Path::new("/usr/lib/ipxe").join(debian),
-        Path::new("/usr/share/ipxe").join(el),
-        Path::new("/usr/share/ipxe").join(debian),
-    ]
+    IPXE_FOLDERS.into_iter().find_map(|folder| {
+        let found = file(folder, one, el).or_else(|| file(folder, one, name));
+        Some(vec![found?])
+    })
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -425,14 +442,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         crate::http::files::open_named(&file)
             .with_context(|| format!("files cannot be served: openat2 of {}", file.display()))?;
     }
-    let loaders = load_loaders()?;
+    let programs = load_programs()?;
     let secrets = Arc::new(crate::trust::store::load_or_create(&settings.state)?);
     let journal = Journal::open(&settings.state)?;
     let master = Master::new(Arc::new(site), secrets);
     let (stop, _) = tokio::sync::watch::channel(false);
     let (master, journal) = (Mutex::new(master), Mutex::new(journal));
     let others = others::Others::default();
-    let shared = Arc::new(Shared { master, journal, loaders, others, stop });
+    let shared = Arc::new(Shared { master, journal, programs, others, stop });
     shared.catch_up()?;
 
     let dhcp = dhcp::DhcpSocket::bind(&network.interface, network.address)?;

@@ -21,18 +21,22 @@ fn master(events: &[Event], has_shim: bool) -> Master {
     master
 }
 
-/// Armed, and led to the signed loaders: nothing was heard from any other.
-fn secure_boot() -> Vec<Event> {
-    let lost = [Loader::SnponlyX64, Loader::IpxeX64];
-    let lost = lost.map(|loader| Event::LoaderLost { loader });
+/// Armed, and nothing was heard from these loaders.
+fn armed_and_lost(lost: &[Loader]) -> Vec<Event> {
+    let lost = lost.iter().map(|loader| Event::LoaderLost { loader: *loader });
     [Event::Armed].into_iter().chain(lost).collect()
+}
+
+/// Led to the signed loaders.
+fn secure_boot() -> Vec<Event> {
+    armed_and_lost(&[Loader::SnponlyX64, Loader::IpxeX64])
 }
 
 fn path_of(outcome: &Outcome) -> Option<&str> {
     match &outcome.reply {
         Reply::File { os, root: Root::Tree, path } if os.as_str() == "el9" => Some(path.as_str()),
         Reply::File { .. } | Reply::Text(_) | Reply::Secret(_) => None,
-        Reply::Loader(_) | Reply::Refused(_) => None,
+        Reply::Program(_) | Reply::Refused(_) => None,
     }
 }
 
@@ -41,13 +45,14 @@ fn a_loader_is_anybodys_and_nothing_else_has_its_name() {
     let master = master(&[], true);
     for loader in Loader::ALL.into_iter().filter(|loader| !loader.is_of_tree()) {
         let outcome = master.handle_tftp(loader.file_name(), NOBODY);
-        assert_eq!(outcome.reply, Reply::Loader(loader));
+        assert_eq!(outcome.reply, Reply::Program(Program::Loader(loader)));
     }
     for name in [
         "autoexec.ipxe",
         "shim_certificate_0.efi",
         "boot/undionly.kpxe",
-        "pxelinux.0",
+        "pxelinux.cfg/default",
+        "boot/ldlinux.c32",
         "tree/el9/.treeinfo",
         "tree/el9",
     ] {
@@ -86,6 +91,29 @@ fn a_node_that_was_sent_to_the_signed_loader_gets_all_that_follows() {
             "{name}"
         );
     }
+}
+
+// Its names: <https://wiki.syslinux.org/wiki/index.php?title=PXELINUX>. The one with the machine's UUID is asked for first.
+#[test]
+fn a_node_that_was_sent_to_pxelinux_gets_all_that_follows() {
+    let lost = [Loader::Undionly, Loader::IpxePxe, Loader::Undionlyk];
+    let master = master(&armed_and_lost(&lost), false);
+    for module in crate::machine::Module::ALL {
+        let reply = Reply::Program(Program::Module(module));
+        assert_eq!(master.handle_tftp(module.file_name(), OWN).reply, reply);
+    }
+    let name = "pxelinux.cfg/01-52-54-00-aa-bb-01";
+    let outcome = master.handle_tftp(name, OWN);
+    let Reply::Text(text) = &outcome.reply else { panic!("{outcome:?}") };
+    assert!(text.contains("\n  LINUX tree/el9/images/pxeboot/vmlinuz\n"), "{text}");
+    assert_eq!(outcome.records.len(), 1, "it counts");
+    let refused = |master: &Master, name, peer| {
+        assert_eq!(master.handle_tftp(name, peer).reply, Reply::Refused(Refused::NotFound));
+    };
+    refused(&master, "pxelinux.cfg/00000000-0000-0000-0000-525400aabb01", OWN);
+    refused(&master, "pxelinux.cfg/c0a80a0a", OWN);
+    refused(&master, name, NOBODY);
+    refused(&self::master(&[Event::Armed], false), name, OWN);
 }
 
 // A datagram's sender is easily invented.

@@ -182,10 +182,10 @@ async fn answer(
     match outcome.reply {
         Reply::Text(text) => whole("text/plain; charset=utf-8", text.into()),
         Reply::Secret(bytes) => whole("application/octet-stream", bytes.into()),
-        Reply::Loader(loader) => match shared.loaders.get(&loader) {
+        Reply::Program(program) => match shared.programs.get(&program) {
             Some(bytes) => {
                 if head.method == hyper::Method::GET {
-                    shared.file_sent(peer, loader.file_name(), bytes.len() as u64);
+                    shared.file_sent(peer, program.file_name(), bytes.len() as u64);
                 }
                 whole("application/efi", bytes.clone())
             }

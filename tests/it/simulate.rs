@@ -438,7 +438,7 @@ impl World {
         let step = match (self.tftp.handle_request(bytes, from, now), &self.master) {
             (tftp::Step::Find(wanted), Some(master)) => {
                 let found = master.handle_tftp(&wanted.name, *from.ip());
-                assert!(matches!(found.reply, Reply::Loader(_)), "{found:?}");
+                assert!(matches!(found.reply, Reply::Program(_)), "{found:?}");
                 self.tftp.open(wanted, Arc::new(content()), now)
             }
             (step, _) => step,
@@ -506,7 +506,7 @@ impl World {
         match outcome.reply {
             Reply::Text(text) => (200, text),
             Reply::Refused(refused) => (refused.status(), refused.to_string()),
-            other @ (Reply::Secret(_) | Reply::Loader(_) | Reply::File { .. }) => {
+            other @ (Reply::Secret(_) | Reply::Program(_) | Reply::File { .. }) => {
                 panic!("{path}: {other:?}")
             }
         }

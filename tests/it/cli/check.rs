@@ -191,8 +191,8 @@ fn values_are_checked_before_they_reach_a_script() {
     );
     wrong("unfit = \"wait\"", "14: `wait` is no `unfit`; write \"hold\" or \"local\"");
     wrong(
-        "loader = \"pxelinux.0\"",
-        "14: `pxelinux.0` is no loader; known are undionly.kpxe, ipxe.pxe, undionly.kkpxe, snponly.efi, ipxe.efi, ipxe-i386.efi, shimx64.efi",
+        "loader = \"pxelinux.1\"",
+        "14: `pxelinux.1` is no loader; known are undionly.kpxe, ipxe.pxe, undionly.kkpxe, pxelinux.0, snponly.efi, ipxe.efi, ipxe-i386.efi, shimx64.efi",
     );
     wrong(
         "disk = { min_gib = 0 }",
