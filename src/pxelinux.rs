@@ -12,6 +12,9 @@ use crate::ipxe::{self, Boot, Installer, Order, ScriptError};
 use crate::mac::Mac;
 use crate::name::{NodeName, OsName};
 
+/// Seconds between two tries to get an installer.
+const PAUSE_S: u32 = 5;
+
 #[derive(Template)]
 #[template(path = "pxelinux-install.cfg")]
 struct Install<'a> {
@@ -21,7 +24,7 @@ struct Install<'a> {
     kernel: &'a str,
     initrd: &'a str,
     args: String,
-    /// Tenths of a second until it begins. None at all would be for ever.
+    /// Tenths of a second until it begins, and between its tries. None at all would be for ever.
     wait_ds: u32,
 }
 
@@ -51,7 +54,7 @@ pub fn render(
 ) -> Result<String, ScriptError> {
     let text = match Order::new(cluster, mac, decision, install)? {
         Order::Install { name, os, boot: Boot { kernel, initrd, args }, delay_s, .. } => {
-            let wait_ds = delay_s.max(1).saturating_mul(10);
+            let wait_ds = delay_s.max(PAUSE_S).saturating_mul(10);
             Install { name, mac, os, kernel, initrd, args, wait_ds }.render()
         }
         Order::Local { name, drive, why } => {
@@ -90,7 +93,7 @@ mod tests {
             told.contains("\n  APPEND inst.ks=http://192.168.10.1/node/TOKEN-MASKED/ks "),
             "{told}"
         );
-        assert!(told.contains("\nTIMEOUT 10\n"), "0 would wait for ever");
+        assert!(told.contains("\nTIMEOUT 50\n"), "0 would wait for ever");
         assert!(text(&decision, 90).contains("\nTIMEOUT 900\n"));
     }
 
