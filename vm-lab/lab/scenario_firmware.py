@@ -25,6 +25,8 @@ class Way:
     # What the console must show, and what must have gone over the wire.
     console: str = ""
     wire: bytes = b""
+    # The server is away while the installer is fetched.
+    interrupted: bool = False
 
 
 BIOS, UEFI = {"firmware": "bios"}, {"firmware": "uefi"}
@@ -33,6 +35,7 @@ WAYS = [
     Way("BIOS, rtl8139 with iPXE in its ROM", {**BIOS, "card": "rtl8139"}),
     Way("BIOS, virtio with iPXE in its ROM", BIOS),
     Way("BIOS, undionly.kpxe by TFTP", {**BIOS, "card": "e1000"}, "undionly.kpxe", ("undionly",)),
+    Way("BIOS, while the server is away for a moment", BIOS, console="that did not work, once more in", interrupted=True),
     Way("BIOS, ipxe.pxe by TFTP", {**BIOS, "card": "e1000"}, "ipxe.pxe", ("ipxe-pxe",)),
     Way("BIOS, pxelinux.0 with its installer by TFTP", {**BIOS, "card": "e1000"}, "pxelinux.0", ("pxelinux",)),
     Way("UEFI's own PXE, snponly.efi", UEFI, "", ("snponly-x64",)),
@@ -163,6 +166,9 @@ def boots(lab: Lab, way: Way, vm: Vm) -> tuple[bool, str]:
         lab.master.edit(f'name = "{name}"', f'name = "{name}"\nloader = "{way.loader}"')
     vm.power_on()
     try:
+        if way.interrupted:
+            wait_for(f"{name} has its script", 600, lambda: lab.master.nodes()[name]["stage"] == "script", every=0.1)
+            lab.master.away(10)
         stage = wait_for(f"the installer runs on {vm.name}", 1800, lambda: lab.master.nodes()[name]["stage"] in RUNS
                          and lab.master.nodes()[name]["stage"], every=1)
         if way.console:
