@@ -172,7 +172,9 @@ impl Shared {
     }
 
     fn fold(&self, journal: &Journal) -> Result<(), JournalError> {
-        let entries = journal.entries_after(self.master().state().last_seq())?;
+        // Its own statement: the core is not locked while the disk is read.
+        let known = self.master().state().last_seq();
+        let entries = journal.entries_after(known)?;
         for entry in entries {
             let (site, changed) = {
                 let mut master = self.master();
@@ -464,8 +466,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         shared.others.glance(&network).await;
     }
     let mut tasks = tokio::task::JoinSet::new();
-    let wire = Arc::clone(&shared);
-    tasks.spawn_blocking(move || datagrams(dhcp, tftp, wire));
+    let core = Arc::clone(&shared);
+    tasks.spawn_blocking(move || datagrams(dhcp::run(dhcp, Arc::clone(&core)), &core, "DHCP"));
+    let core = Arc::clone(&shared);
+    tasks.spawn_blocking(move || datagrams(tftp::run(tftp, Arc::clone(&core)), &core, "TFTP"));
     tasks.spawn(http::run(http, Arc::clone(&shared)));
     for log in logs {
         tasks.spawn(syslog::run(log, settings.state.join("logs"), Arc::clone(&shared)));
@@ -505,19 +509,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the services of datagrams, on one thread of their own: a datagram is answered by the thread that it woke, and no
-/// disk that an HTTP answer waits for keeps it waiting.
-fn datagrams(dhcp: dhcp::DhcpSocket, tftp: tftp::TftpSocket, shared: Arc<Shared>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return tracing::error!(%error, "no event loop for datagrams"),
-    };
-    runtime.block_on(async {
-        tokio::select! {
-            () = until_stop(dhcp::run(dhcp, Arc::clone(&shared)), &shared, "DHCP") => {}
-            () = until_stop(tftp::run(tftp, Arc::clone(&shared)), &shared, "TFTP") => {}
-        }
-    });
+/// Runs a service of datagrams on this thread, which is its own: a datagram is answered by the thread that it woke, and
+/// no disk that anything else waits for keeps it waiting.
+fn datagrams(
+    service: impl Future<Output = io::Result<Infallible>>,
+    shared: &Shared,
+    name: &'static str,
+) {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(until_stop(service, shared, name)),
+        Err(error) => tracing::error!(%error, "no event loop for {name}"),
+    }
 }
 
 /// Runs a service that only a broken socket ends.

@@ -1,6 +1,6 @@
 //! The sockets of the TFTP server: port 69, and one socket for each transfer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::Interest;
@@ -24,7 +25,7 @@ use super::udp::{self, BindError};
 use crate::name::IfName;
 use crate::sys::mtu;
 use crate::tftp::transfer::Content;
-use crate::tftp::{Finished, Server, Step, TransferId};
+use crate::tftp::{Finished, Server, Step, TransferId, Wanted};
 
 const PORT: u16 = 69;
 /// The largest frame a client can send us a request in.
@@ -83,7 +84,7 @@ impl Shared {
 }
 
 /// What the sockets ask the core.
-pub trait Core {
+pub trait Core: Clone + Send + 'static {
     /// The file of that name, as that machine may have it. When it comes, what must be on the disk before is there.
     fn find(
         &self,
@@ -105,7 +106,12 @@ pub struct OnDisk {
 impl OnDisk {
     /// Of so many bytes; `None` when no address space has room for them.
     pub fn new(file: File, len: u64) -> Option<Self> {
-        Some(Self { file, len: usize::try_from(len).ok()? })
+        let len = usize::try_from(len).ok()?;
+        // So most of it is in memory before it is asked for.
+        if let Err(error) = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_WILLNEED) {
+            tracing::debug!(%error, "a file is read only when it is asked for");
+        }
+        Some(Self { file, len })
     }
 }
 
@@ -122,65 +128,122 @@ impl Content for OnDisk {
 /// Serves until it is dropped, or port 69 breaks; dropping ends all transfers.
 pub async fn run(socket: TftpSocket, core: impl Core) -> io::Result<Infallible> {
     let TftpSocket { socket, interface, address } = socket;
-    let socket = UdpSocket::from_std(socket)?;
-    let place = Arc::new(Place { interface, address, takes_bursts: AtomicBool::new(true) });
-    let server = Mutex::new(Server::default());
-    let shared = Arc::new(Shared { server, started: Instant::now() });
-    let mut nudges: BTreeMap<TransferId, Arc<Notify>> = BTreeMap::new();
-    let mut tasks = JoinSet::new();
-    let mut buffer = vec![0; DATAGRAM_MAX];
-    loop {
-        let (len, from) = tokio::select! {
-            received = socket.recv_from(&mut buffer) => match received {
-                Ok((len, SocketAddr::V4(from))) => (len, from),
-                Ok((_, SocketAddr::V6(_))) => continue,
-                // Said of an earlier refusal of ours, or of a cable that is out.
-                Err(error) if is_passing(&error) => continue,
-                Err(error) => return Err(error),
-            },
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                let Ok(id) = ended else { continue };
-                nudges.remove(&id);
-                let finished = shared.server().finish(id);
-                if let Some(finished) = finished {
-                    core.finished(finished);
-                }
-                continue;
+    let place = Place { interface, address, takes_bursts: AtomicBool::new(true) };
+    let shared = Shared { server: Mutex::new(Server::default()), started: Instant::now() };
+    let port = Port {
+        socket: UdpSocket::from_std(socket)?,
+        core,
+        place: Arc::new(place),
+        shared: Arc::new(shared),
+        nudges: BTreeMap::new(),
+        searching: BTreeSet::new(),
+        tasks: JoinSet::new(),
+    };
+    port.run().await
+}
+
+/// Port 69, and what came of it.
+struct Port<C> {
+    socket: UdpSocket,
+    core: C,
+    place: Arc<Place>,
+    shared: Arc<Shared>,
+    nudges: BTreeMap<TransferId, Arc<Notify>>,
+    /// For whom a file is looked for. Who asks again meanwhile meets silence: what is handed out may be counted.
+    searching: BTreeSet<SocketAddrV4>,
+    tasks: JoinSet<Ended>,
+}
+
+/// What the tasks of port 69 end with.
+enum Ended {
+    /// A file was looked for.
+    Search(Wanted, Option<Arc<dyn Content>>),
+    /// A transfer is over.
+    Transfer(TransferId),
+}
+
+impl<C: Core> Port<C> {
+    async fn run(mut self) -> io::Result<Infallible> {
+        let mut buffer = vec![0; DATAGRAM_MAX];
+        loop {
+            tokio::select! {
+                received = self.socket.recv_from(&mut buffer) => match received {
+                    Ok((len, SocketAddr::V4(from))) => {
+                        let bytes = buffer.get(..len).unwrap_or_default();
+                        let now = self.shared.now();
+                        let step = self.shared.server().handle_request(bytes, from, now);
+                        self.take(step, from);
+                    }
+                    Ok((_, SocketAddr::V6(_))) => {}
+                    // Said of an earlier refusal of ours, or of a cable that is out.
+                    Err(error) if is_passing(&error) => {}
+                    Err(error) => return Err(error),
+                },
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
+                    Ok(Ended::Search(wanted, found)) => self.open(wanted, found),
+                    Ok(Ended::Transfer(id)) => self.forget(id),
+                    Err(error) => tracing::error!(%error, "a part of the TFTP server broke"),
+                },
             }
-        };
-        let bytes = buffer.get(..len).unwrap_or_default();
-        let now = shared.now();
-        let mut step = shared.server().handle_request(bytes, from, now);
-        if let Step::Find(wanted) = step {
-            step = match core.find(&wanted.name, *from.ip()).await {
-                Some(content) => shared.server().open(wanted, content, shared.now()),
-                None => wanted.refuse(),
-            };
         }
+    }
+
+    fn take(&mut self, step: Step, from: SocketAddrV4) {
         match step {
+            Step::Find(wanted) => self.search(wanted),
             Step::Start { id, ended } => {
-                for nudge in ended.iter().filter_map(|id| nudges.get(id)) {
-                    nudge.notify_one();
-                }
+                ended.iter().for_each(|id| self.nudge(*id));
                 let nudge = Arc::new(Notify::new());
-                nudges.insert(id, Arc::clone(&nudge));
-                let (place, shared) = (Arc::clone(&place), Arc::clone(&shared));
-                tasks.spawn(transfer(id, from, place, nudge, shared));
+                self.nudges.insert(id, Arc::clone(&nudge));
+                let (place, shared) = (Arc::clone(&self.place), Arc::clone(&self.shared));
+                let transfer = transfer(id, from, place, nudge, shared);
+                self.tasks.spawn(async move { Ended::Transfer(transfer.await) });
             }
-            Step::Again(id) => {
-                if let Some(nudge) = nudges.get(&id) {
-                    nudge.notify_one();
-                }
-            }
+            Step::Again(id) => self.nudge(id),
             Step::Refuse { bytes, name } => {
                 tracing::debug!(%from, name, "TFTP request refused");
-                if let Err(error) = socket.try_send_to(&bytes, from.into()) {
+                if let Err(error) = self.socket.try_send_to(&bytes, from.into()) {
                     tracing::debug!(%from, %error, "TFTP refusal was not sent");
                 }
             }
-            // Asked and answered above.
-            Step::Find(_) => {}
             Step::Drop(why) => tracing::debug!(%from, %why, "TFTP datagram dropped"),
+        }
+    }
+
+    /// A search may wait for the disk; the port does not.
+    fn search(&mut self, wanted: Wanted) {
+        if self.searching.insert(wanted.from) {
+            let core = self.core.clone();
+            self.tasks.spawn(async move {
+                let found = core.find(&wanted.name, *wanted.from.ip()).await;
+                Ended::Search(wanted, found)
+            });
+        }
+    }
+
+    fn open(&mut self, wanted: Wanted, found: Option<Arc<dyn Content>>) {
+        let from = wanted.from;
+        self.searching.remove(&from);
+        let now = self.shared.now();
+        let step = match found {
+            Some(content) => self.shared.server().open(wanted, content, now),
+            None => wanted.refuse(),
+        };
+        self.take(step, from);
+    }
+
+    fn nudge(&self, id: TransferId) {
+        if let Some(nudge) = self.nudges.get(&id) {
+            nudge.notify_one();
+        }
+    }
+
+    fn forget(&mut self, id: TransferId) {
+        self.nudges.remove(&id);
+        // Its own statement: the lock is not held while the core takes note.
+        let finished = self.shared.server().finish(id);
+        if let Some(finished) = finished {
+            self.core.finished(finished);
         }
     }
 }
