@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::cluster::{Cluster, Node, UnfitPolicy};
+use crate::cluster::{Cluster, DhcpMode, Node, UnfitPolicy};
 use crate::hardware::Unfit;
 use crate::mac::Mac;
 use crate::machine::Hardware;
@@ -49,8 +49,8 @@ pub enum Decision<'a> {
     },
     /// A script that boots the local disk.
     LocalBoot {
-        /// Whose.
-        node: &'a Node,
+        /// Whose. `None` when it is asked for from another address: whoever asks may be anybody, and is told nothing.
+        node: Option<&'a Node>,
         /// Which, when the machine has a BIOS.
         drive: BiosDrive,
         /// Why, though it may be installed: nothing it may be installed with runs on it.
@@ -160,15 +160,20 @@ pub fn loaders(site: &Site, state: &State, mac: Mac, arch: Arch) -> Vec<Loader> 
 fn plan<'a>(site: &'a Site, state: &State, node: &'a Node, machine: &Machine) -> Decision<'a> {
     let progress = state.progress(node.mac);
     let drive = progress.map_or(BiosDrive::FIRST, |progress| progress.disks.boots_from());
-    let Some(arm) = progress.and_then(|progress| progress.arm) else {
+    let arm = progress.and_then(|progress| progress.arm);
+    // DHCP asks before there is an address; the script is asked for from one.
+    let is_elsewhere = machine.ip.is_some_and(|ip| ip != node.ip);
+    // Addresses of another server are its affair: an installed node boots from any.
+    let is_ours = site.cluster.network().dhcp == DhcpMode::Serve;
+    if is_elsewhere && (is_ours || arm.is_some()) {
+        return Decision::Hold(Hold::OldAddress(node));
+    }
+    let Some(arm) = arm else {
+        let node = Some(node).filter(|_| !is_elsewhere);
         return Decision::LocalBoot { node, drive, unfit: None };
     };
     if arm.tries >= site.cluster.tries_max() || arm.boots >= BOOTS_MAX {
         return Decision::Hold(Hold::TriesUsedUp(node));
-    }
-    // DHCP asks before there is an address; the script is asked for from one.
-    if machine.ip.is_some_and(|ip| ip != node.ip) {
-        return Decision::Hold(Hold::OldAddress(node));
     }
     let Some(hardware) = machine.hardware else { return Decision::Probe(node) };
     match suits(site, node, hardware) {
@@ -176,7 +181,7 @@ fn plan<'a>(site: &'a Site, state: &State, node: &'a Node, machine: &Machine) ->
         Err(unfit) if node.settings.unfit == UnfitPolicy::Hold => {
             Decision::Hold(Hold::Unfit(node, unfit))
         }
-        Err(unfit) => Decision::LocalBoot { node, drive, unfit: Some(unfit) },
+        Err(unfit) => Decision::LocalBoot { node: Some(node), drive, unfit: Some(unfit) },
     }
 }
 

@@ -29,8 +29,8 @@ struct Install<'a> {
 
 #[derive(Template)]
 #[template(path = "grub-local.cfg")]
-struct Local<'a> {
-    name: &'a NodeName,
+struct Local {
+    who: String,
     mac: Mac,
     why: ScreenText,
 }
@@ -56,7 +56,7 @@ pub fn render(
             let efi = if is_el7 { "efi" } else { "" };
             Install { name, mac, os, kernel, initrd, efi, args, delay_s }.render()
         }
-        Order::Local { name, why, .. } => Local { name, mac, why }.render(),
+        Order::Local { who, why, .. } => Local { who, mac, why }.render(),
         Order::Wait { reason, advice } => Wait { mac, reason, advice }.render(),
     };
     ipxe::finished(mac, text)
@@ -97,7 +97,7 @@ mod tests {
         let (cluster, node) = (sample::cluster(), sample::node(1));
         let drive = crate::machine::BiosDrive::FIRST;
         for decision in [
-            Decision::LocalBoot { node: &node, drive, unfit: None },
+            Decision::LocalBoot { node: Some(&node), drive, unfit: None },
             Decision::Hold(Hold::Unknown),
             Decision::Hold(Hold::TriesUsedUp(&node)),
         ] {

@@ -76,8 +76,8 @@ struct InstallerArgs<'a> {
 
 #[derive(Template)]
 #[template(path = "local.ipxe")]
-struct Local<'a> {
-    name: &'a NodeName,
+struct Local {
+    who: String,
     mac: Mac,
     drive: BiosDrive,
     why: ScreenText,
@@ -128,7 +128,7 @@ pub fn render(
         Order::Install { name, os, boot: Boot { kernel, initrd, args }, delay_s, .. } => {
             Install { name, mac, base, os, kernel, initrd, args, delay_s }.render()
         }
-        Order::Local { name, drive, why } => Local { name, mac, drive, why }.render(),
+        Order::Local { who, drive, why } => Local { who, mac, drive, why }.render(),
         Order::Wait { reason, advice } => Wait { mac, mac_hyphens, base, reason, advice }.render(),
     };
     finished(mac, text)
@@ -145,7 +145,7 @@ pub(crate) enum Order<'a> {
     /// Run the installer.
     Install { name: &'a NodeName, os: &'a OsName, source: Source<'a>, boot: Boot<'a>, delay_s: u32 },
     /// Boot the disk.
-    Local { name: &'a NodeName, drive: BiosDrive, why: ScreenText },
+    Local { who: String, drive: BiosDrive, why: ScreenText },
     /// Wait, and say for what.
     Wait { reason: ScreenText, advice: ScreenText },
 }
@@ -167,7 +167,8 @@ impl<'a> Order<'a> {
             (Decision::LocalBoot { node, drive, unfit }, _) => {
                 let why = unfit.as_ref().map(Unfit::to_string).unwrap_or_default();
                 let why = ScreenText::new(&why);
-                Ok(Self::Local { name: &node.name, drive: *drive, why })
+                let who = node.map_or_else(|| mac.to_string(), |node| node.name.to_string());
+                Ok(Self::Local { who, drive: *drive, why })
             }
             (Decision::Hold(hold), _) => {
                 let (reason, advice) = why(cluster, mac, *hold);
@@ -233,12 +234,13 @@ fn why(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> (ScreenText, ScreenText) 
             "It is not in the cluster yet. Nothing on its disk was touched.".to_owned(),
             format!("On the master: rekindle node add --mac {mac}"),
         ),
-        Hold::OldAddress(node) if cluster.network().dhcp == DhcpMode::Proxy => (
-            format!("It is {}, and the network's DHCP server gave it another address.", node.name),
-            format!("On that server: reserve {} for {mac}", node.ip),
+        // Whoever asks from another address may be anybody: of the node it is told nothing.
+        Hold::OldAddress(_) if cluster.network().dhcp == DhcpMode::Proxy => (
+            "The network's DHCP server gave it an address that is not its own.".to_owned(),
+            format!("On the master: rekindle explain boot {mac}"),
         ),
-        Hold::OldAddress(node) => (
-            format!("It is {} now and asks for its own address.", node.name),
+        Hold::OldAddress(_) => (
+            "It is in the cluster now and asks for its own address.".to_owned(),
             "Nothing to do.".to_owned(),
         ),
         Hold::TriesUsedUp(node) => (

@@ -389,7 +389,8 @@ impl Master {
     /// Scripts of nodes are written down; a waiting machine asks every few seconds, once is enough.
     fn script_record(&self, mac: Mac, decision: &Decision<'_>) -> Vec<Record> {
         let Some(plan) = decision.plan() else { return vec![] };
-        if self.site.cluster.node_by_mac(mac).is_none() {
+        let is_somebodys = matches!(decision, Decision::LocalBoot { node: None, .. });
+        if self.site.cluster.node_by_mac(mac).is_none() || is_somebodys {
             return vec![];
         }
         let stage = self.state.progress(mac).map(|progress| progress.stage);

@@ -30,8 +30,8 @@ struct Install<'a> {
 
 #[derive(Template)]
 #[template(path = "pxelinux-local.cfg")]
-struct Local<'a> {
-    name: &'a NodeName,
+struct Local {
+    who: String,
     mac: Mac,
     drive: u8,
     why: ScreenText,
@@ -57,9 +57,7 @@ pub fn render(
             let wait_ds = delay_s.max(PAUSE_S).saturating_mul(10);
             Install { name, mac, os, kernel, initrd, args, wait_ds }.render()
         }
-        Order::Local { name, drive, why } => {
-            Local { name, mac, drive: drive.index(), why }.render()
-        }
+        Order::Local { who, drive, why } => Local { who, mac, drive: drive.index(), why }.render(),
         Order::Wait { reason, advice } => Wait { mac, reason, advice }.render(),
     };
     ipxe::finished(mac, text)
@@ -102,7 +100,7 @@ mod tests {
         let node = sample::node(1);
         for (number, disk) in [(0x80, "hd0"), (0x82, "hd2")] {
             let drive = BiosDrive::try_from(number).expect("a disk");
-            let told = text(&Decision::LocalBoot { node: &node, drive, unfit: None }, 0);
+            let told = text(&Decision::LocalBoot { node: Some(&node), drive, unfit: None }, 0);
             assert!(told.contains(&format!("\n  COM32 chain.c32\n  APPEND {disk}\n")), "{told}");
             assert!(!told.contains("LINUX tree/"), "nothing is installed");
         }

@@ -115,7 +115,8 @@ fn only_an_armed_node_is_installed() {
     assert_eq!(plan_of(&[], 1, OWN), Some(Plan::Local));
     assert_eq!(plan_of(&[Event::Armed], 1, OWN), Some(Plan::Install));
     assert_eq!(plan_of(&[Event::Armed, Event::Disarmed], 1, OWN), Some(Plan::Local));
-    assert_eq!(plan_of(&[Event::Armed], 2, OWN), Some(Plan::Local), "another node's arming");
+    let other = Ipv4Addr::new(192, 168, 10, 11);
+    assert_eq!(plan_of(&[Event::Armed], 2, other), Some(Plan::Local), "another node's arming");
 }
 
 #[test]
@@ -152,6 +153,26 @@ fn a_node_that_never_fetches_its_kickstart_is_held_too() {
 #[test]
 fn a_new_node_at_a_pool_address_must_ask_for_its_own_first() {
     assert_eq!(plan_of(&[Event::Armed], 1, POOL), Some(Plan::Hold));
+    assert_eq!(plan_of(&[], 1, POOL), Some(Plan::Hold));
+}
+
+#[test]
+fn who_asks_from_another_address_is_told_nothing_of_the_node() {
+    let machine = Machine { mac: mac(1), asker: IPXE, ip: Some(POOL), hardware: None };
+    let mut parts = sample::parts();
+    let site = site_of(Cluster::assemble(parts.clone()));
+    let tried = vec![Event::Armed, SCRIPT, RELEASED, SCRIPT, RELEASED, SCRIPT, RELEASED];
+    for events in [vec![], vec![Event::Armed], tried.clone()] {
+        let decision = decide(&site, &state(&events), &machine);
+        assert!(matches!(decision, Decision::Hold(Hold::OldAddress(_))), "{decision:?}");
+    }
+    // Addresses of another DHCP server are whatever they are: an installed node boots all the same.
+    parts.network.dhcp = DhcpMode::Proxy;
+    let site = site_of(Cluster::assemble(parts));
+    let decision = decide(&site, &state(&[]), &machine);
+    assert!(matches!(decision, Decision::LocalBoot { node: None, .. }), "{decision:?}");
+    let decision = decide(&site, &state(&tried), &machine);
+    assert!(matches!(decision, Decision::Hold(Hold::OldAddress(_))), "{decision:?}");
 }
 
 fn kickstart(events: &[Event], arm: u64, peer: Ipv4Addr, now: TimestampMs) -> Result<(), Refusal> {

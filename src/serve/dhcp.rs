@@ -109,9 +109,7 @@ async fn serve(
             (waiting, user) = trials.next() => {
                 core.tried(waiting.ip, user);
                 let Waiting { bytes, from, .. } = waiting;
-                if let Some(Step::Answer(answer)) = core.handle(Datagram { bytes: &bytes, from, service }) {
-                    send(socket, place, &answer).await;
-                }
+                take(socket, place, core, &mut trials, Datagram { bytes: &bytes, from, service }).await;
                 continue;
             }
         }
@@ -121,13 +119,23 @@ async fn serve(
             received => received?,
         }
         for (bytes, from) in inbox.iter() {
-            match core.handle(Datagram { bytes, from, service }) {
-                Some(Step::Answer(answer)) => send(socket, place, &answer).await,
-                Some(Step::Try(ip)) => trials.ask(ip, bytes, from),
-                None => {}
-            }
+            take(socket, place, core, &mut trials, Datagram { bytes, from, service }).await;
         }
         tokio::task::yield_now().await;
+    }
+}
+
+async fn take(
+    socket: &UdpSocket,
+    place: &Place,
+    core: &impl Core,
+    trials: &mut Trials,
+    datagram: Datagram<'_>,
+) {
+    match core.handle(datagram) {
+        Some(Step::Answer(answer)) => send(socket, place, &answer).await,
+        Some(Step::Try(ip)) => trials.ask(ip, datagram.bytes, datagram.from),
+        None => {}
     }
 }
 
@@ -206,7 +214,8 @@ async fn send(socket: &UdpSocket, place: &Place, answer: &Answer) {
             }
         }
     };
-    match send_to(socket, place, &answer.bytes, to).await {
+    let is_known = !matches!(answer.destination, Destination::Relay(_) | Destination::Client(_));
+    match send_to(socket, place, &answer.bytes, to, is_known).await {
         Ok(()) => {
             let (kind, ip, boot) = (answer.kind, answer.yiaddr, answer.boot);
             tracing::trace!(%mac, ?kind, %ip, ?boot, %to, "DHCP answer");
@@ -219,12 +228,15 @@ fn everybody() -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT)
 }
 
-/// Waits for room when a whole room of machines is answered faster than the card sends.
+/// Waits for room when a whole room of machines is answered faster than the card sends. Not for an address that the
+/// kernel has to ask the wire for: it keeps the datagram for seconds, and whoever names many addresses that nobody has
+/// would keep everybody else waiting.
 async fn send_to(
     socket: &UdpSocket,
     place: &Place,
     bytes: &[u8],
     to: SocketAddrV4,
+    waits: bool,
 ) -> io::Result<()> {
     let info = in_pktinfo {
         ipi_ifindex: place.index,
@@ -237,5 +249,5 @@ async fn send_to(
         let fd = socket.as_raw_fd();
         Ok(sendmsg(fd, &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to)).map(drop)?)
     };
-    socket.async_io(Interest::WRITABLE, send).await
+    if waits { socket.async_io(Interest::WRITABLE, send).await } else { send() }
 }

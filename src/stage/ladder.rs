@@ -64,7 +64,9 @@ impl Ladder {
 
     /// Takes note of a loader; `false` when its script has been asked for already.
     pub(super) fn sent(&mut self, loader: Loader, at: TimestampMs) -> bool {
-        if self.back_ms.is_some_and(|back| at.saturating_sub(back) < LATE_MS) {
+        // A clock that was set back proves nothing.
+        let is_late = |back: TimestampMs| at.checked_sub(back).is_some_and(|age| age < LATE_MS);
+        if self.back_ms.is_some_and(is_late) {
             self.works(loader);
             return false;
         }

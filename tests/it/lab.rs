@@ -259,11 +259,16 @@ impl Lab {
 
     /// `busybox udhcpd` at the switch.
     pub(crate) fn other_dhcp_server(&self) -> (Namespace, Process) {
-        let at = self.client_at((STRANGER, "192.168.10.250"));
+        self.other_dhcp_server_at("192.168.10.250", "192.168.10")
+    }
+
+    /// The same at another address, with those of a network to give.
+    pub(crate) fn other_dhcp_server_at(&self, address: &str, net: &str) -> (Namespace, Process) {
+        let at = self.client_at((STRANGER, address));
         let (conf, leases) = (self.path("udhcpd.conf"), self.path("udhcpd.leases"));
         std::fs::write(&leases, "").expect("leases");
         let text = format!(
-            "start 192.168.10.240\nend 192.168.10.245\ninterface eth0\nlease_file {}\npidfile {}\n",
+            "start {net}.240\nend {net}.245\ninterface eth0\nlease_file {}\npidfile {}\n",
             leases.display(),
             self.path("udhcpd.pid").display()
         );

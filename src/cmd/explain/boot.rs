@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::super::{Files, Wrong, out};
 use crate::boot::{self, Decision, Hold};
+use crate::cluster::DhcpMode;
 use crate::mac::Mac;
 use crate::machine::{Arch, Asker, Loader, Machine};
 use crate::serve;
@@ -69,6 +70,12 @@ impl BootArgs {
                 }
             });
         }
+        if let Some(node) = node.filter(|_| site.cluster.network().dhcp == DhcpMode::Proxy) {
+            lines.push(format!(
+                "  on the network's DHCP server {} is to be reserved for {mac}",
+                node.ip
+            ));
+        }
         if let Some(loader) = proven {
             lines.push(format!("  {loader} worked the last time"));
         }
@@ -99,7 +106,7 @@ fn told(site: &Site, state: &State, decision: &Decision<'_>) -> String {
         Decision::Probe(node) => {
             format!("its hardware is looked at, and {} is installed: that is allowed once", node.os)
         }
-        Decision::LocalBoot { node, .. } => {
+        Decision::LocalBoot { node: Some(node), .. } => {
             let stage = state.progress(node.mac).map(|progress| progress.stage.word());
             format!(
                 "it boots its own disk ({}); `rekindle node reinstall {}` allows to install it",
@@ -108,6 +115,7 @@ fn told(site: &Site, state: &State, decision: &Decision<'_>) -> String {
             )
         }
         Decision::Hold(Hold::OldAddress(_) | Hold::Unfit(..))
+        | Decision::LocalBoot { node: None, .. }
         | Decision::Install { .. }
         | Decision::Ignore(_)
         | Decision::Address

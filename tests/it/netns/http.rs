@@ -191,10 +191,12 @@ fn each_machine_gets_the_script_that_is_for_it() {
     let (node, other) = (lab.client_at(NODE1), lab.client_at((STRANGER, "192.168.10.201")));
     assert!(script(&node, NODE1.0).contains("sanboot"), "not armed: its own disk");
     assert!(script(&node, STRANGER).contains("rekindle node add"), "unknown: waits");
+    let of_another = script(&other, NODE1.0);
+    assert!(!of_another.contains("worker1"), "nothing of the node elsewhere: {of_another}");
     lab.arm(&server);
     assert!(script(&node, NODE1.0).contains("inst.ks="), "armed: the installer");
     assert!(!script(&other, NODE1.0).contains("inst.ks="), "but not at another address");
-    assert!(script(&node, NODE2.0).contains("sanboot"), "nor another node");
+    assert!(!script(&node, NODE2.0).contains("inst.ks="), "nor another node");
     lab.rekindle(&["node", "disarm", "worker1"]);
     server.wait_for("to=\"idle\"");
     assert!(script(&node, NODE1.0).contains("sanboot"), "no longer armed");

@@ -111,6 +111,23 @@ fn beside_another_server_on_the_wire_ours_is_silent_until_that_one_is_gone() {
     lab.udhcpc(&client, &["-q"]).wait_for("GOT ip=192.168.10.10");
 }
 
+// What most other servers are: a router for the home, with its own network, while the master's packet filter lets in
+// nothing but its own.
+#[test]
+fn a_router_with_a_network_of_its_own_is_noticed_behind_the_masters_packet_filter() {
+    let lab = lab!();
+    let rules = "table inet filter {\n chain input {\n  type filter hook input priority 0; policy drop;\n  \
+                 iif lo accept\n  ip saddr 192.168.10.0/24 accept\n }\n}\n";
+    std::fs::write(lab.path("rules"), rules).expect("rules");
+    run(lab.master.command("nft").arg("-f").arg(lab.path("rules"))).ok();
+    run(lab.master.command("sysctl").args(["-q", "-w", "net.ipv4.conf.all.rp_filter=1"])).ok();
+    let (_at, other) = lab.other_dhcp_server_at("10.99.0.1", "10.99.0");
+    let server = Process::start(&mut lab.command(&["serve"]));
+    server.wait_for("another DHCP server answers on eth1: 10.99.0.1");
+    other.signal("KILL");
+    server.wait_for("is gone: serving DHCP again");
+}
+
 #[test]
 fn another_server_that_comes_later_is_noticed_when_somebody_takes_its_offer() {
     let lab = lab!();

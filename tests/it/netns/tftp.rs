@@ -52,7 +52,7 @@ fn what_is_no_loader_is_refused_at_once() {
     let server = lab.serve();
     let client = lab.client_at(NODE1);
     // 68: not found; 69: no permission; the client waits for neither.
-    let missing = curl(&client, &[&url("pxelinux.0")]);
+    let missing = curl(&client, &[&url("pxelinux.cfg/default")]);
     assert_eq!((missing.code, missing.out.len()), (Some(68), 0), "{}", missing.err);
     let file = lab.path("upload");
     std::fs::write(&file, "mine").expect("file");
