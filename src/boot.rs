@@ -79,7 +79,20 @@ pub enum Hold<'a> {
     Unfit(&'a Node, Unfit),
 }
 
-impl Decision<'_> {
+impl<'a> Decision<'a> {
+    /// The node that is installed, or looked at for that.
+    pub fn installs(&self) -> Option<&'a Node> {
+        match self {
+            Self::Install { node, .. } | Self::Probe(node) => Some(node),
+            Self::Ignore(_)
+            | Self::Address
+            | Self::NoLoader(_)
+            | Self::Chainload(_)
+            | Self::Hold(_)
+            | Self::LocalBoot { .. } => None,
+        }
+    }
+
     /// What a script of this decision makes the machine do; `None` when it gets no script.
     pub fn plan(&self) -> Option<Plan> {
         match self {
@@ -144,9 +157,8 @@ fn in_place_of_rom(
     machine: &Machine,
     arch: Arch,
 ) -> Option<Loader> {
-    let is_awaited = state.progress(node.mac).is_some_and(|it| it.ladder.is_awaited());
     // Who asks for a script has its address.
-    let is_rom = machine.ip.is_none() && !is_awaited;
+    let is_rom = machine.ip.is_none() && !state.awaits(node.mac);
     let named = node.settings.loader.filter(|_| is_rom)?;
     site.rungs(Some(node), arch).find(|rung| *rung == named)
 }

@@ -18,6 +18,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,16 +29,16 @@ use tokio::sync::watch::{Receiver, Sender};
 use crate::answers::Answers;
 use crate::cluster::{Cluster, DhcpMode, Foreign};
 use crate::dhcp::{Answer, Datagram, Ignored, Step};
+use crate::http::{FilePath, files};
 use crate::journal::{Journal, JournalError, now_ms};
 use crate::mac::Mac;
 use crate::machine::{Loader, Module, Program};
-use crate::master::{Master, Outcome, Record, Reply, Request};
+use crate::master::{Master, Outcome, Record, Refused, Reply, Request};
 use crate::media;
 use crate::name::{IfName, OsName};
 use crate::site::Site;
 use crate::snippets::{self, Snippets};
-use crate::stage::{Entry, Event, Stage};
-use crate::tftp::transfer::Content;
+use crate::stage::{Entry, Event, Stage, TimestampMs};
 use crate::tftp::{Finished, transfer};
 
 /// How long transfers may go on after SIGTERM.
@@ -63,6 +64,7 @@ pub struct Shared {
     pub programs: BTreeMap<Program, Bytes>,
     /// Other DHCP servers on our wire.
     others: others::Others,
+    complaints: Complaints,
     /// True once, when it is time to go.
     pub stop: Sender<bool>,
 }
@@ -104,6 +106,17 @@ impl ListenError {
 }
 
 impl Shared {
+    fn new(master: Master, journal: Journal, programs: BTreeMap<Program, Bytes>) -> Self {
+        Self {
+            master: Mutex::new(master),
+            journal: Mutex::new(journal),
+            programs,
+            others: others::Others::default(),
+            complaints: Complaints::default(),
+            stop: tokio::sync::watch::channel(false).0,
+        }
+    }
+
     /// Locks the core.
     pub fn master(&self) -> MutexGuard<'_, Master> {
         self.master.lock().unwrap_or_else(PoisonError::into_inner)
@@ -116,7 +129,7 @@ impl Shared {
 
     /// Takes note of a file that a machine was sent: it may be a node's loader.
     fn file_sent(self: &Arc<Self>, peer: Ipv4Addr, name: &str, bytes: u64) {
-        let record = self.master().loader_sent(peer, name, bytes);
+        let record = self.master().loader_sent(peer, name, bytes, now_ms());
         if let Some(record) = record {
             self.record_later(vec![record]);
         }
@@ -125,14 +138,19 @@ impl Shared {
     /// Takes note of what did not happen.
     fn look_for_silence(&self) -> Result<(), JournalError> {
         let overdue = self.master().overdue(now_ms());
+        if overdue.is_empty() {
+            return Ok(());
+        }
+        self.record_now(&overdue)?;
         for (mac, event) in &overdue {
             if let Event::LoaderLost { loader } = event {
                 let site = self.site();
-                let node = site.cluster.node_by_mac(*mac).map_or("-", |node| node.name.as_str());
-                tracing::warn!(node, %mac, "nothing was heard from {loader}; `rekindle explain boot {node}` says what is next");
+                let node = site.cluster.node_by_mac(*mac);
+                let who = node.map_or_else(|| mac.to_string(), |node| node.name.to_string());
+                tracing::warn!(%mac, "nothing was heard from {loader}; `rekindle explain boot {who}` says what is next");
             }
         }
-        if overdue.is_empty() { Ok(()) } else { self.record_now(&overdue) }
+        Ok(())
     }
 
     /// Asks the core about an HTTP request.
@@ -190,29 +208,33 @@ impl Shared {
 }
 
 impl tftp::Core for Arc<Shared> {
-    async fn find(&self, name: &str, peer: Ipv4Addr) -> Option<Arc<dyn Content>> {
-        let outcome = self.master().handle_tftp(name, peer);
+    async fn find(&self, name: &str, peer: Ipv4Addr) -> tftp::Found {
+        let outcome = self.master().handle_tftp(name, peer, now_ms());
         if !outcome.records.is_empty()
             && let Err(error) = self.record(outcome.records).await
         {
             tracing::error!(%peer, %error, "not answered: it could not be written down");
-            return None;
+            return tftp::Found::NotNow;
         }
         if !outcome.notes.is_empty() {
             self.record_later(outcome.notes);
         }
         match outcome.reply {
-            Reply::Program(program) => {
-                self.programs.get(&program).map(|bytes| Arc::new(bytes.clone()) as Arc<dyn Content>)
-            }
-            Reply::Text(text) => Some(Arc::new(Bytes::from(text))),
+            Reply::Program(program) => match self.programs.get(&program) {
+                Some(bytes) => tftp::Found::Content(Arc::new(bytes.clone())),
+                None => tftp::Found::Absent,
+            },
+            Reply::Text(text) => tftp::Found::Content(Arc::new(Bytes::from(text))),
             Reply::File { os, root: _, path } => {
-                let folder = self.site().cluster.folder(&os)?.to_owned();
-                let open = move || crate::http::files::open_below(&folder, &path);
-                let opened = tokio::task::spawn_blocking(open).await.ok()?.ok()?;
-                Some(Arc::new(tftp::OnDisk::new(opened.file, opened.len)?))
+                let folder = self.site().cluster.folder(&os).map(Path::to_owned);
+                let open = move || on_disk(folder.as_deref(), &path);
+                tokio::task::spawn_blocking(open).await.unwrap_or(tftp::Found::NotNow)
             }
-            Reply::Secret(_) | Reply::Refused(_) => None,
+            Reply::Refused(Refused::Unavailable(why)) => {
+                tracing::error!(%peer, name, why, "not answered");
+                tftp::Found::NotNow
+            }
+            Reply::Secret(_) | Reply::Refused(_) => tftp::Found::Absent,
         }
     }
 
@@ -229,28 +251,67 @@ impl tftp::Core for Arc<Shared> {
     }
 }
 
+/// A file of a folder, for TFTP.
+fn on_disk(folder: Option<&Path>, path: &FilePath) -> tftp::Found {
+    let Some(folder) = folder else { return tftp::Found::Absent };
+    match files::open_below(folder, path) {
+        Ok(opened) => match tftp::OnDisk::new(opened.file, opened.len) {
+            Some(content) => tftp::Found::Content(Arc::new(content)),
+            None => tftp::Found::Absent,
+        },
+        Err(error) if files::is_absence(&error) => tftp::Found::Absent,
+        Err(error) => {
+            let path = path.as_str();
+            tracing::error!(%error, path, "a file that is there cannot be served");
+            tftp::Found::NotNow
+        }
+    }
+}
+
+/// Something that is said once a minute at most, however often it happens.
+#[derive(Debug, Default)]
+struct Seldom(AtomicU64);
+
+impl Seldom {
+    /// There is no answer, and that is why.
+    fn say(&self, why: &Ignored, now: TimestampMs) -> Option<Step> {
+        const PAUSE_MS: u64 = 60_000;
+        if now.abs_diff(self.0.load(Ordering::Relaxed)) >= PAUSE_MS {
+            self.0.store(now, Ordering::Relaxed);
+            tracing::warn!(%why, "no DHCP answer");
+        } else {
+            tracing::debug!(%why, "no DHCP answer");
+        }
+        None
+    }
+}
+
+/// What a machine on the wire can make us say as often as it likes.
+#[derive(Debug, Default)]
+struct Complaints {
+    other_server: Seldom,
+    declined: Seldom,
+    pool_full: Seldom,
+}
+
 impl dhcp::Core for Arc<Shared> {
     fn handle(&self, datagram: Datagram<'_>) -> Option<Step> {
         if self.others.are_there() {
             tracing::debug!(from = %datagram.from, "no DHCP answer: another server is there");
             return None;
         }
-        match self.master().handle_dhcp(datagram, now_ms()) {
+        let now = now_ms();
+        match self.master().handle_dhcp(datagram, now) {
             Err(Ignored::Malformed(why)) => {
                 tracing::debug!(from = %datagram.from, %why, "malformed DHCP datagram dropped");
                 None
             }
-            Err(
-                why @ (Ignored::OtherServer { .. }
-                | Ignored::Declined { .. }
-                | Ignored::PoolFull(_)),
-            ) => {
-                tracing::warn!(%why, "no DHCP answer");
-                if matches!(why, Ignored::OtherServer { .. }) {
-                    self.others.look_now();
-                }
-                None
+            Err(why @ Ignored::OtherServer { .. }) => {
+                self.others.look_now();
+                self.complaints.other_server.say(&why, now)
             }
+            Err(why @ Ignored::Declined { .. }) => self.complaints.declined.say(&why, now),
+            Err(why @ Ignored::PoolFull(_)) => self.complaints.pool_full.say(&why, now),
             Err(why) => {
                 tracing::debug!(%why, "no DHCP answer");
                 None
@@ -441,17 +502,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     // As every file is opened later: a sandbox may forbid it, and every installation would fail.
     for os in site.cluster.systems().values() {
         let file = os.tree.join(".treeinfo");
-        crate::http::files::open_named(&file)
+        files::open_named(&file)
             .with_context(|| format!("files cannot be served: openat2 of {}", file.display()))?;
     }
     let programs = load_programs()?;
     let secrets = Arc::new(crate::trust::store::load_or_create(&settings.state)?);
     let journal = Journal::open(&settings.state)?;
-    let master = Master::new(Arc::new(site), secrets);
-    let (stop, _) = tokio::sync::watch::channel(false);
-    let (master, journal) = (Mutex::new(master), Mutex::new(journal));
-    let others = others::Others::default();
-    let shared = Arc::new(Shared { master, journal, programs, others, stop });
+    let shared = Arc::new(Shared::new(Master::new(Arc::new(site), secrets), journal, programs));
     shared.catch_up()?;
 
     let dhcp = dhcp::DhcpSocket::bind(&network.interface, network.address)?;
@@ -486,9 +543,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         DhcpMode::Serve => "DHCP, TFTP and HTTP",
     };
     tracing::info!(interface = %network.interface, address = %network.address, nodes, "serving {what}");
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::debug!(%error, "no service manager told");
-    }
+    tell_manager(sd_notify::NotifyState::Ready);
     let ended = tokio::select! {
         signal = signal => Ok(signal),
         () = watch::gone(&network.interface) => Err(anyhow::anyhow!(
@@ -500,13 +555,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             Err(panic) => anyhow::Error::from(panic).context("a part of the server broke"),
         }),
     };
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
-        tracing::debug!(%error, "no service manager told");
-    }
+    tell_manager(sd_notify::NotifyState::Stopping);
     shared.stop.send_replace(true);
     while tasks.join_next().await.is_some() {}
     tracing::info!(why = ended?, "stopped");
     Ok(())
+}
+
+fn tell_manager(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "no service manager told");
+    }
 }
 
 /// Runs a service of datagrams on this thread, which is its own: a datagram is answered by the thread that it woke, and

@@ -10,9 +10,9 @@ use crate::stage::{Event, State, TimestampMs};
 
 /// How often one machine is written down at most.
 pub(super) const EVERY_MS: u64 = 10 * 60 * 1000;
-/// All machines together: five a second. What is missed now is caught at the next packet.
-const COST_MS: u64 = 200;
-const CREDIT_MAX_MS: u64 = 5 * COST_MS;
+/// All machines together: a large room at once, and then one in ten seconds. What is missed is caught at a later packet.
+const COST_MS: u64 = 10_000;
+const CREDIT_MAX_MS: u64 = 250 * COST_MS;
 
 /// Who was written down in the last ten minutes: at most what the credit allows in that time.
 #[derive(Debug, Default)]

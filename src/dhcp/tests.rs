@@ -31,7 +31,7 @@ pub(super) const UEFI: &[(u8, &[u8])] = &[
 ];
 pub(super) const HTTP: &[(u8, &[u8])] =
     &[(93, &[0, 16]), (60, b"HTTPClient:Arch:00016:UNDI:003000"), (55, &[1, 3, 60, 67])];
-pub(super) const IPXE: &[(u8, &[u8])] = &[
+pub(crate) const IPXE: &[(u8, &[u8])] = &[
     (93, &[0, 0]),
     (60, b"PXEClient:Arch:00000:UNDI:002001"),
     (77, b"iPXE"),
@@ -42,7 +42,7 @@ pub(super) const IPXE: &[(u8, &[u8])] = &[
 pub(super) const SYSTEM: &[(u8, &[u8])] = &[(60, b"udhcp 1.35.0"), (55, &[1, 3, 6, 12, 42])];
 
 /// A request as it leaves a client: `head` options first, those of its kind behind.
-pub(super) fn packet(mac: Mac, head: &[(u8, &[u8])], kind: &[(u8, &[u8])]) -> Vec<u8> {
+pub(crate) fn packet(mac: Mac, head: &[(u8, &[u8])], kind: &[(u8, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0; 240];
     bytes[..4].copy_from_slice(&[1, 1, 6, 0]);
     bytes[4..8].copy_from_slice(&[0xca, 0xfe, 0, 1]);
@@ -660,15 +660,21 @@ fn another_address_is_written_down_at_once() {
 }
 
 #[test]
-fn a_flood_of_macs_writes_five_lines_a_second() {
-    let mut wire = Wire::new();
-    let flood = |wire: &mut Wire, from: u8| {
-        let seen = |last| wire.discover(last, ROM).ok().and_then(|answer| answer.seen);
-        (from..from + 40).filter_map(seen).count()
+fn a_flood_of_macs_writes_a_room_and_then_a_line_in_ten_seconds() {
+    let (mut sightings, state, start) = (Sightings::default(), State::default(), 1_000_000_000);
+    let mut flood = |now| {
+        let seen = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            let mac = Mac::from_wire([2, 0, 0, 0, high, low]).unwrap();
+            let request = Request::parse(&packet(mac, &[(53, &[1])], ROM)).unwrap();
+            sightings.saw(&state, &request, ip(200), now)
+        };
+        (0..1000).filter_map(seen).count()
     };
-    assert_eq!(flood(&mut wire, 100), 5);
-    wire.now += 1000;
-    assert_eq!(flood(&mut wire, 100), 5, "those missed have their turn");
+    assert_eq!(flood(start), 250);
+    assert_eq!(flood(start + 9_999), 0);
+    assert_eq!(flood(start + 10_000), 1, "those missed have their turn");
+    assert_eq!(flood(start + 60_000), 5);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::host;
 
 /// How often the wire is asked as long as nobody answers.
 const EVERY: Duration = Duration::from_secs(10 * 60);
-/// The same while somebody does.
+/// The same while somebody does, and the least time between two looks.
 const WHILE_HELD: Duration = Duration::from_secs(10);
 /// A quarter of the time that an answer is waited for before we serve. A server that tries an address first is later
 /// than that, and found soon after.
@@ -46,7 +46,8 @@ impl Others {
 
     /// Asks the wire, and tells what is new.
     async fn look(&self, network: &Network, patience: Duration) {
-        let servers = ask(network.clone(), patience).await;
+        // What could not be asked has not changed.
+        let Some(servers) = ask(network.clone(), patience).await else { return };
         let (interface, were_there) = (&network.interface, self.are_there());
         self.are_there.store(!servers.is_empty(), Ordering::Relaxed);
         if !servers.is_empty() && !were_there {
@@ -66,8 +67,8 @@ impl Others {
     }
 }
 
-/// Who offers an address. Where that cannot be asked, nobody is known to.
-async fn ask(network: Network, patience: Duration) -> Vec<Ipv4Addr> {
+/// Who offers an address; `None` where that cannot be asked.
+async fn ask(network: Network, patience: Duration) -> Option<Vec<Ipv4Addr>> {
     let (tell, told) = oneshot::channel();
     // A thread of its own: when it is time to go nobody waits for its end.
     std::thread::spawn(move || {
@@ -76,13 +77,13 @@ async fn ask(network: Network, patience: Duration) -> Vec<Ipv4Addr> {
         drop(tell.send(signs::offers(&network.interface, mac, network.address, patience)));
     });
     match told.await {
-        Ok(Ok(servers)) => servers,
+        Ok(Ok(servers)) => Some(servers),
         Ok(Err(error)) => {
             tracing::warn!(%error, "cannot look for other DHCP servers");
-            vec![]
+            None
         }
         // The card is off.
-        Err(_) => vec![],
+        Err(_) => None,
     }
 }
 
@@ -99,7 +100,11 @@ pub async fn run(network: Network, shared: Arc<Shared>) {
         tokio::select! {
             () = stopped(&mut stop) => return,
             () = tokio::time::sleep(pause) => {}
-            () = others.hint.notified() => {}
+            () = async {
+                // However many hints there are.
+                tokio::time::sleep(WHILE_HELD).await;
+                others.hint.notified().await;
+            } => {}
         }
     }
 }

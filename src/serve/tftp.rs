@@ -25,11 +25,14 @@ use super::udp::{self, BindError};
 use crate::name::IfName;
 use crate::sys::mtu;
 use crate::tftp::transfer::Content;
-use crate::tftp::{Finished, Server, Step, TransferId, Wanted};
+use crate::tftp::{Finished, Server, Step, TRANSFERS_MAX, TransferId, Wanted};
 
 const PORT: u16 = 69;
 /// The largest frame a client can send us a request in.
 const DATAGRAM_MAX: usize = 1500;
+
+/// Bytes that the kernel reads ahead in one go, at least.
+const AHEAD: usize = 128 * 1024;
 
 /// Port 69 of our address on the private interface.
 #[derive(Debug)]
@@ -86,14 +89,21 @@ impl Shared {
 /// What the sockets ask the core.
 pub trait Core: Clone + Send + 'static {
     /// The file of that name, as that machine may have it. When it comes, what must be on the disk before is there.
-    fn find(
-        &self,
-        name: &str,
-        peer: Ipv4Addr,
-    ) -> impl Future<Output = Option<Arc<dyn Content>>> + Send;
+    fn find(&self, name: &str, peer: Ipv4Addr) -> impl Future<Output = Found> + Send;
 
     /// A transfer has ended.
     fn finished(&self, finished: Finished);
+}
+
+/// What came of the search for a file.
+#[derive(Debug)]
+pub enum Found {
+    /// This.
+    Content(Arc<dyn Content>),
+    /// There is none: said at once, because clients wait for that.
+    Absent,
+    /// Perhaps the next time: nothing is said, because clients ask again, and take an error for the last word.
+    NotNow,
 }
 
 /// A file that is read as it is sent.
@@ -104,12 +114,18 @@ pub struct OnDisk {
 }
 
 impl OnDisk {
-    /// Of so many bytes; `None` when no address space has room for them.
+    /// Of so many bytes; `None` when no address space has room for them. Waits for the disk to take the wish to have
+    /// all of it in memory before it is asked for.
     pub fn new(file: File, len: u64) -> Option<Self> {
         let len = usize::try_from(len).ok()?;
-        // So most of it is in memory before it is asked for.
-        if let Err(error) = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_WILLNEED) {
-            tracing::debug!(%error, "a file is read only when it is asked for");
+        let advice = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+        // One wish is cut off at what the kernel reads ahead at most.
+        for first in (0..len).step_by(AHEAD) {
+            let (first, size) = (first.try_into().ok()?, AHEAD.try_into().ok()?);
+            if let Err(error) = posix_fadvise(&file, first, size, advice) {
+                tracing::debug!(%error, "a file is read only when it is asked for");
+                break;
+            }
         }
         Some(Self { file, len })
     }
@@ -157,7 +173,7 @@ struct Port<C> {
 /// What the tasks of port 69 end with.
 enum Ended {
     /// A file was looked for.
-    Search(Wanted, Option<Arc<dyn Content>>),
+    Search(Wanted, Found),
     /// A transfer is over.
     Transfer(TransferId),
 }
@@ -182,7 +198,11 @@ impl<C: Core> Port<C> {
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
                     Ok(Ended::Search(wanted, found)) => self.open(wanted, found),
                     Ok(Ended::Transfer(id)) => self.forget(id),
-                    Err(error) => tracing::error!(%error, "a part of the TFTP server broke"),
+                    Err(error) => {
+                        tracing::error!(%error, "a part of the TFTP server broke");
+                        // Whose search it was is not known; at worst another one is made twice.
+                        self.searching.clear();
+                    }
                 },
             }
         }
@@ -212,7 +232,7 @@ impl<C: Core> Port<C> {
 
     /// A search may wait for the disk; the port does not.
     fn search(&mut self, wanted: Wanted) {
-        if self.searching.insert(wanted.from) {
+        if self.searching.len() < TRANSFERS_MAX && self.searching.insert(wanted.from) {
             let core = self.core.clone();
             self.tasks.spawn(async move {
                 let found = core.find(&wanted.name, *wanted.from.ip()).await;
@@ -221,13 +241,14 @@ impl<C: Core> Port<C> {
         }
     }
 
-    fn open(&mut self, wanted: Wanted, found: Option<Arc<dyn Content>>) {
+    fn open(&mut self, wanted: Wanted, found: Found) {
         let from = wanted.from;
         self.searching.remove(&from);
         let now = self.shared.now();
         let step = match found {
-            Some(content) => self.shared.server().open(wanted, content, now),
-            None => wanted.refuse(),
+            Found::Content(content) => self.shared.server().open(wanted, content, now),
+            Found::Absent => wanted.refuse(),
+            Found::NotNow => return tracing::debug!(%from, name = wanted.name, "not now"),
         };
         self.take(step, from);
     }

@@ -47,9 +47,14 @@ impl Ladder {
         (at >= watched && now.saturating_sub(at) > PATIENCE_MS).then_some(loader)
     }
 
-    /// Whether one was sent that nothing was heard from yet.
-    pub fn is_awaited(&self) -> bool {
-        self.sent.is_some()
+    /// The one that was sent and that nothing was heard from yet, and since when.
+    pub fn awaited(&self) -> Option<(Loader, TimestampMs)> {
+        self.sent
+    }
+
+    /// When a script was last asked for.
+    pub fn back_ms(&self) -> Option<TimestampMs> {
+        self.back_ms
     }
 
     /// Those that did not work, the longest ago first.
@@ -70,12 +75,16 @@ impl Ladder {
             self.works(loader);
             return false;
         }
-        if let Some((before, since)) = self.sent
-            && at.saturating_sub(since) > HUNG_MS
-        {
-            self.gave_up(before);
+        let mut since = at;
+        if let Some((before, first)) = self.sent {
+            if at.saturating_sub(first) > HUNG_MS {
+                self.gave_up(before);
+            } else if before == loader {
+                // However fast it goes round.
+                since = first;
+            }
         }
-        self.sent = Some((loader, at));
+        self.sent = Some((loader, since));
         true
     }
 
@@ -176,6 +185,25 @@ mod tests {
         assert_eq!(next(&ladder), Some(Undionly));
         ladder.sent(Undionly, sent + 1 + 2 * HUNG_MS);
         assert_eq!(next(&ladder), Some(IpxePxe));
+    }
+
+    #[test]
+    fn a_machine_that_goes_round_fast_hangs_too() {
+        let mut ladder = Ladder::default();
+        for round in 0..3 {
+            ladder.sent(Undionly, 100_000 + round * HUNG_MS / 2);
+            assert_eq!(next(&ladder), Some(Undionly));
+        }
+        ladder.sent(Undionly, 100_001 + HUNG_MS);
+        assert_eq!(next(&ladder), Some(IpxePxe));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_proves_no_loader() {
+        let mut ladder = Ladder::default();
+        ladder.came_back(1_000_000);
+        assert!(ladder.sent(Undionly, 500_000));
+        assert_eq!(ladder.overdue(0, 500_001 + PATIENCE_MS), Some(Undionly));
     }
 
     #[test]

@@ -437,7 +437,7 @@ impl World {
         let now = Duration::from_millis(self.now);
         let step = match (self.tftp.handle_request(bytes, from, now), &self.master) {
             (tftp::Step::Find(wanted), Some(master)) => {
-                let found = master.handle_tftp(&wanted.name, *from.ip());
+                let found = master.handle_tftp(&wanted.name, *from.ip(), self.now);
                 assert!(matches!(found.reply, Reply::Program(_)), "{found:?}");
                 self.tftp.open(wanted, Arc::new(content()), now)
             }
@@ -479,7 +479,8 @@ impl World {
     fn finish(&mut self, id: TransferId) {
         let Some(Finished { peer, name, bytes, outcome }) = self.tftp.finish(id) else { return };
         if outcome == Outcome::Delivered {
-            let sent = self.master.as_ref().and_then(|it| it.loader_sent(*peer.ip(), &name, bytes));
+            let (master, now) = (self.master.as_mut(), self.now);
+            let sent = master.and_then(|it| it.loader_sent(*peer.ip(), &name, bytes, now));
             self.write_down(sent.into_iter().collect());
         }
     }
