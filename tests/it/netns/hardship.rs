@@ -81,9 +81,10 @@ fn with_a_full_disk_nothing_is_released_and_the_rest_is_served() {
     assert!(refused.err.contains("the disk is full"), "{}", refused.err);
     assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
     let url = format!("http://{MASTER}/ipxe/{}", NODE2.0.replace(':', "-"));
-    let disk_boot = curl(&node, &["--fail", &url]).text();
+    let other = lab.client_at(NODE2);
+    let disk_boot = curl(&other, &["--fail", &url]).text();
     assert!(disk_boot.contains("sanboot"), "installed nodes boot: {disk_boot}");
-    drop(node);
+    drop((node, other));
     serves(&lab, &server);
 
     disk.free();
