@@ -522,11 +522,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     if is_alone {
         shared.others.glance(&network).await;
     }
+    // A datagram is answered by the thread that it woke, and no disk that anything else waits for keeps it waiting.
+    let (for_dhcp, for_tftp) = (one_thread()?, one_thread()?);
     let mut tasks = tokio::task::JoinSet::new();
     let core = Arc::clone(&shared);
-    tasks.spawn_blocking(move || datagrams(dhcp::run(dhcp, Arc::clone(&core)), &core, "DHCP"));
+    tasks.spawn_blocking(move || {
+        for_dhcp.block_on(until_stop(dhcp::run(dhcp, Arc::clone(&core)), &core, "DHCP"));
+    });
     let core = Arc::clone(&shared);
-    tasks.spawn_blocking(move || datagrams(tftp::run(tftp, Arc::clone(&core)), &core, "TFTP"));
+    tasks.spawn_blocking(move || {
+        for_tftp.block_on(until_stop(tftp::run(tftp, Arc::clone(&core)), &core, "TFTP"));
+    });
     tasks.spawn(http::run(http, Arc::clone(&shared)));
     for log in logs {
         tasks.spawn(syslog::run(log, settings.state.join("logs"), Arc::clone(&shared)));
@@ -568,17 +574,9 @@ fn tell_manager(state: sd_notify::NotifyState<'_>) {
     }
 }
 
-/// Runs a service of datagrams on this thread, which is its own: a datagram is answered by the thread that it woke, and
-/// no disk that anything else waits for keeps it waiting.
-fn datagrams(
-    service: impl Future<Output = io::Result<Infallible>>,
-    shared: &Shared,
-    name: &'static str,
-) {
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(until_stop(service, shared, name)),
-        Err(error) => tracing::error!(%error, "no event loop for {name}"),
-    }
+/// An event loop for a thread of its own.
+fn one_thread() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("an event loop")
 }
 
 /// Runs a service that only a broken socket ends.
