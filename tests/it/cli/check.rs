@@ -211,6 +211,16 @@ fn what_the_master_shares_is_not_kept_on_a_node() {
 }
 
 #[test]
+fn a_node_with_a_disk_of_its_own_keeps_what_all_keep() {
+    let sandbox = Sandbox::new();
+    sandbox.change("\n# The nodes.", "disk = { keep = [\"/data\"] }\n# The nodes.");
+    sandbox
+        .also("ip = \"192.168.10.11\"\n", "ip = \"192.168.10.11\"\ndisk = { serial = \"S1\" }\n");
+    let told = sandbox.run("render kickstart worker2");
+    assert!(told.contains("\nKEEP=\"/data\"\n") && told.contains("S1"), "{told}");
+}
+
+#[test]
 fn a_key_that_would_log_nobody_in_is_refused() {
     let sandbox = Sandbox::new();
     let wrong = |to: &str, expected: &str| wrong(&sandbox, "[\"[KEY]\"]", to, &[expected]);
