@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use crate::boot::{self, Decision};
 use crate::cluster::{Cluster, DhcpMode, Node};
 use crate::mac::Mac;
-use crate::machine::{Asker, Machine};
+use crate::machine::{Arch, Asker, Machine};
 use crate::site::Site;
 use crate::stage::{Event, Sighting, State, TimestampMs};
 
@@ -89,6 +89,8 @@ pub struct Answer {
     pub boot: Boot,
     /// An unknown machine that is to be written down.
     pub seen: Option<Event>,
+    /// There is no loader for its firmware.
+    pub no_loader: Option<Arch>,
 }
 
 /// Why a datagram gets no answer.
@@ -234,6 +236,9 @@ impl Dhcp {
             Service::BootServer => exchange.boot_server_reply()?,
         };
         let mut answer = exchange.answer(&reply)?;
+        if let Decision::NoLoader(arch) = decision {
+            answer.no_loader = Some(arch);
+        }
         // A boot server's answer gives no address, and says nothing of the one that the machine has.
         let is_lent = !answer.yiaddr.is_unspecified();
         if node.is_none() && is_lent && matches!(answer.kind, Kind::Offer | Kind::Ack) {
@@ -478,6 +483,7 @@ impl<'a> Exchange<'a> {
             yiaddr: reply.yiaddr,
             boot: reply.boot,
             seen: None,
+            no_loader: None,
         })
     }
 }

@@ -224,7 +224,7 @@ impl tftp::Core for Arc<Shared> {
                 Some(bytes) => tftp::Found::Content(Arc::new(bytes.clone())),
                 None => tftp::Found::Absent,
             },
-            Reply::Text(text) => tftp::Found::Content(Arc::new(Bytes::from(text))),
+            Reply::Text(text) => tftp::Found::Text(text),
             Reply::File { os, root: _, path } => {
                 let folder = self.site().cluster.folder(&os).map(Path::to_owned);
                 let open = move || on_disk(folder.as_deref(), &path);
@@ -273,11 +273,18 @@ fn on_disk(folder: Option<&Path>, path: &FilePath) -> tftp::Found {
 struct Seldom(AtomicU64);
 
 impl Seldom {
+    fn is_due(&self, now: TimestampMs) -> bool {
+        const PAUSE_MS: u64 = 60_000;
+        let is_due = now.abs_diff(self.0.load(Ordering::Relaxed)) >= PAUSE_MS;
+        if is_due {
+            self.0.store(now, Ordering::Relaxed);
+        }
+        is_due
+    }
+
     /// There is no answer, and that is why.
     fn say(&self, why: &Ignored, now: TimestampMs) -> Option<Step> {
-        const PAUSE_MS: u64 = 60_000;
-        if now.abs_diff(self.0.load(Ordering::Relaxed)) >= PAUSE_MS {
-            self.0.store(now, Ordering::Relaxed);
+        if self.is_due(now) {
             tracing::warn!(%why, "no DHCP answer");
         } else {
             tracing::debug!(%why, "no DHCP answer");
@@ -292,6 +299,7 @@ struct Complaints {
     other_server: Seldom,
     declined: Seldom,
     pool_full: Seldom,
+    no_loader: Seldom,
 }
 
 impl dhcp::Core for Arc<Shared> {
@@ -323,6 +331,11 @@ impl dhcp::Core for Arc<Shared> {
             Ok(Step::Answer(answer)) => {
                 let Answer { mac, kind, yiaddr, boot, .. } = &answer;
                 tracing::debug!(%mac, ?kind, %yiaddr, ?boot, "DHCP");
+                if let Some(arch) = answer.no_loader
+                    && self.complaints.no_loader.is_due(now)
+                {
+                    tracing::warn!(%mac, %arch, "there is no loader here for this firmware; it gets an address and cannot boot");
+                }
                 if let Some(event) = &answer.seen {
                     tracing::info!(%mac, ip = %yiaddr, "an unknown machine asks to boot; `rekindle machines`");
                     self.record_later(vec![(*mac, event.clone())]);

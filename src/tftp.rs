@@ -12,6 +12,7 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use options::Agreed;
 use packet::{Malformed, Mode, Packet, Read, Refusal};
 use transfer::{Content, Outcome, Transfer};
@@ -82,6 +83,14 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// A text as its client wants it (RFC 764: in netascii a line ends with two bytes).
+    pub fn encode(&self, text: &str) -> Bytes {
+        match self.read.mode {
+            Mode::Netascii => text.replace('\n', "\r\n").into(),
+            Mode::Octet | Mode::Mail => text.to_owned().into(),
+        }
+    }
+
     /// There is no such file.
     pub fn refuse(self) -> Step {
         Step::Refuse { bytes: packet::error(Refusal::NotFound), name: self.name }

@@ -32,6 +32,8 @@ fn an_armed_node_runs_the_installer_of_its_tree() {
          inst.ks=http://192.168.10.1/node/TOKEN-MASKED/ks inst.stage2=http://192.168.10.1/tree/el9 "
     ), "{text}");
     assert!(text.contains(" BOOTIF=01-52-54-00-aa-bb-01 ip=dhcp nameserver=192.168.10.1 "));
+    // dracut.cmdline(7): a switch with spanning tree lets nothing pass for 50 s (xcat2/xcat-core#1638).
+    assert!(text.contains(" rd.net.timeout.carrier=60 rd.net.timeout.dhcp=90 "));
     assert!(text.contains(" console=ttyS0 || goto retry\n"));
 }
 

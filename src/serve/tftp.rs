@@ -100,6 +100,8 @@ pub trait Core: Clone + Send + 'static {
 pub enum Found {
     /// This.
     Content(Arc<dyn Content>),
+    /// This text.
+    Text(String),
     /// There is none: said at once, because clients wait for that.
     Absent,
     /// Perhaps the next time: nothing is said, because clients ask again, and take an error for the last word.
@@ -247,6 +249,10 @@ impl<C: Core> Port<C> {
         let now = self.shared.now();
         let step = match found {
             Found::Content(content) => self.shared.server().open(wanted, content, now),
+            Found::Text(text) => {
+                let content = Arc::new(wanted.encode(&text));
+                self.shared.server().open(wanted, content, now)
+            }
             Found::Absent => wanted.refuse(),
             Found::NotNow => return tracing::debug!(%from, name = wanted.name, "not now"),
         };

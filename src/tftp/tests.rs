@@ -137,6 +137,17 @@ fn what_is_not_a_loader_is_refused_at_once() {
 }
 
 // dnsmasq tells the path where it looked.
+// RFC 1350 section 1 and RFC 764: what is a text has two bytes at the end of a line in netascii, and its size is not told.
+#[test]
+fn a_text_ends_its_lines_as_its_client_wants_them() {
+    for (mode, expected) in [("netascii", &b"a\r\nb\r\n"[..]), ("octet", b"a\nb\n")] {
+        let request = format!("\0\x01grub.cfg\0{mode}\0");
+        let step = Server::default().handle_request(request.as_bytes(), peer(50, 2000), START);
+        let Step::Find(wanted) = step else { panic!("{step:?}") };
+        assert_eq!(wanted.encode("a\nb\n"), expected, "{mode}");
+    }
+}
+
 #[test]
 fn refusals_tell_no_path_of_ours() {
     let Step::Refuse { bytes, name } =

@@ -12,9 +12,13 @@ use crate::serve;
 use crate::site::Site;
 use crate::stage::State;
 
-/// The firmware that there are loaders for, and how it is called here.
-const FIRMWARE: [(Arch, &str); 3] =
-    [(Arch::Bios, "BIOS"), (Arch::UefiX64, "UEFI"), (Arch::UefiIa32, "32-bit UEFI")];
+/// The firmware that is known, and how it is called here.
+const FIRMWARE: [(Arch, &str); 4] = [
+    (Arch::Bios, "BIOS"),
+    (Arch::UefiX64, "UEFI"),
+    (Arch::UefiIa32, "32-bit UEFI"),
+    (Arch::UefiArm64, "64-bit ARM UEFI"),
+];
 
 /// What a machine gets when it boots from the network, and why
 #[derive(Debug, Args)]
