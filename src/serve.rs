@@ -304,8 +304,8 @@ struct Complaints {
 
 impl dhcp::Core for Arc<Shared> {
     fn handle(&self, datagram: Datagram<'_>) -> Option<Step> {
-        if self.others.are_there() {
-            tracing::debug!(from = %datagram.from, "no DHCP answer: another server is there");
+        if self.others.forbid() {
+            tracing::debug!(from = %datagram.from, "no DHCP answer: that is another server's");
             return None;
         }
         let now = now_ms();
@@ -553,6 +553,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn(watch::run(settings.config.clone(), version, Arc::clone(&shared)));
     if is_alone {
         tasks.spawn(others::run(network.clone(), Arc::clone(&shared)));
+    }
+    if !settings.on_default_route {
+        tasks.spawn(others::watch_way_out(network.clone(), Arc::clone(&shared)));
     }
 
     let nodes = shared.site().cluster.nodes().len();

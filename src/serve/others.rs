@@ -21,17 +21,44 @@ const WHILE_HELD: Duration = Duration::from_secs(10);
 /// than that, and found soon after.
 const AT_FIRST: Duration = Duration::from_millis(300);
 
-/// Whether there are any.
+/// How often it is looked whether the private interface leads outside.
+const WAY_OUT_EVERY: Duration = Duration::from_secs(5);
+
+/// Whether there are any, or we may be where they belong.
 #[derive(Debug, Default)]
 pub struct Others {
     are_there: AtomicBool,
+    leads_out: AtomicBool,
     hint: Notify,
 }
 
 impl Others {
-    /// Whether ours must be silent.
+    /// Whether there are any.
     pub fn are_there(&self) -> bool {
         self.are_there.load(Ordering::Relaxed)
+    }
+
+    /// Whether ours must be silent.
+    pub fn forbid(&self) -> bool {
+        self.are_there() || self.leads_out.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether the interface carries a default route now, and tells what is new.
+    fn look_for_way_out(&self, network: &Network) {
+        let interface = &network.interface;
+        let fits = host::fit_to_serve(network, false);
+        let leads_out = matches!(fits, Err(host::Unfit::DefaultRoute { .. }));
+        match (self.leads_out.swap(leads_out, Ordering::Relaxed), leads_out) {
+            (false, true) => tracing::error!(
+                "{interface} carries a default route now, so it may lead to another network; our DHCP is silent until that \
+                 is gone: is the cable in the right socket?"
+            ),
+            (true, false) => {
+                tracing::info!("{interface} leads nowhere else any more: serving DHCP again");
+            }
+
+            (true, true) | (false, false) => {}
+        }
     }
 
     /// Somebody took an offer that was not ours.
@@ -87,7 +114,18 @@ async fn ask(network: Network, patience: Duration) -> Option<Vec<Ipv4Addr>> {
     }
 }
 
-/// Looks until it is time to go.
+/// Looks for a way out until it is time to go.
+pub async fn watch_way_out(network: Network, shared: Arc<Shared>) {
+    let mut stop = shared.stop.subscribe();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            () = tokio::time::sleep(WAY_OUT_EVERY) => shared.others.look_for_way_out(&network),
+        }
+    }
+}
+
+/// Looks for others until it is time to go.
 pub async fn run(network: Network, shared: Arc<Shared>) {
     let mut stop = shared.stop.subscribe();
     loop {

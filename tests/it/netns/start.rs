@@ -32,6 +32,26 @@ fn an_interface_that_leads_outside_is_refused_until_its_owner_insists() {
     stop(&server);
 }
 
+// Somebody exchanged the cables, and a DHCP client on the master took what it got.
+#[test]
+fn an_interface_that_begins_to_lead_outside_is_not_served_any_more() {
+    let lab = lab!();
+    let server = lab.serve();
+    let route = |what: &str| {
+        lab.master.ip(&format!("route {what} default via 192.168.10.250 dev eth1 metric 5"))
+    };
+    route("add");
+    server.wait_for("eth1 carries a default route now");
+    let client = lab.client(NODE1.0);
+    let asked = run(client
+        .command("busybox")
+        .args(["udhcpc", "-n", "-q", "-t", "2", "-T", "1", "-i", "eth0"]));
+    assert_ne!(asked.code, Some(0), "{}", asked.err);
+    route("del");
+    server.wait_for("serving DHCP again");
+    lab.udhcpc(&client, &["-q"]).wait_for("GOT ip=192.168.10.10");
+}
+
 #[test]
 fn the_uplink_by_mistake_is_refused() {
     let lab = lab!();
