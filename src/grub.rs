@@ -80,6 +80,7 @@ mod tests {
         render(&cluster, node.mac, &decision, Some(installer)).expect("a text")
     }
 
+    // Release 7's GRUB 2.02 loads with Secure Boot by `linuxefi` alone; those of 8 and later by `linux`.
     #[test]
     fn the_installer_gets_what_ipxe_tells_it() {
         let text = installs(Release::El9);
@@ -92,6 +93,7 @@ mod tests {
         assert!(installs(Release::El7).contains("\nif linuxefi /tree/el9/"));
     }
 
+    // OVMF opens its menu after `exit`, so the disk is booted by the name of its loader (UEFI 2.10 section 3.5.1.1).
     #[test]
     fn a_machine_that_waits_or_boots_its_disk_installs_nothing() {
         let (cluster, node) = (sample::cluster(), sample::node(1));

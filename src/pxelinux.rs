@@ -81,6 +81,7 @@ mod tests {
         render(&cluster, mac, decision, Some(installer)).expect("a text")
     }
 
+    // <https://wiki.syslinux.org/wiki/index.php?title=Config>: a TIMEOUT of 0 is none; after it DEFAULT is run.
     #[test]
     fn the_installer_gets_what_ipxe_tells_it() {
         let node = sample::node(1);
@@ -95,6 +96,7 @@ mod tests {
         assert!(text(&decision, 90).contains("\nTIMEOUT 900\n"));
     }
 
+    // INT 13h numbers (EDD-3), as <https://wiki.syslinux.org/wiki/index.php?title=Comboot/chain.c32> counts them.
     #[test]
     fn the_disk_that_was_installed_is_booted_whichever_it_is() {
         let node = sample::node(1);

@@ -78,7 +78,22 @@ fn the_owners_loader_is_the_only_one_where_it_is_there_and_fits() {
     assert_eq!(loader_of(&site, &[], Arch::Bios), None);
 }
 
-// A card of 2010 whose ROM is an iPXE without what is needed today.
+// tests/captures/e-ovmf-sb-shim-grub-http.pcap: Debian's signed GRUB that came by HTTP asks for nothing by HTTP.
+#[test]
+fn no_signed_loader_is_sent_by_http() {
+    let mut site = site();
+    for tree in site.trees.values_mut() {
+        tree.has_shim = true;
+    }
+    let lost = [Loader::SnponlyX64, Loader::IpxeX64].map(|loader| Event::LoaderLost { loader });
+    assert_eq!(loader_of(&site, &lost, Arch::UefiX64), Some(Loader::Shim));
+    let asker = Asker::HttpBoot(Arch::UefiX64);
+    let machine = Machine { mac: mac(1), asker, ip: None, hardware: None };
+    let decision = decide(&site, &state(&lost), &machine);
+    assert_eq!(decision, Decision::Chainload(Loader::SnponlyX64));
+}
+
+// A card of 2010 whose ROM is an iPXE without what is needed today: tinkerbell/smee and danderson/netboot send theirs.
 #[test]
 fn the_owners_loader_takes_the_place_of_the_roms_ipxe_once_a_boot() {
     let mut parts = sample::parts();

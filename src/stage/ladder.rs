@@ -163,6 +163,7 @@ mod tests {
         assert_eq!(next(&ladder), Some(Undionlyk), "the first one never worked");
     }
 
+    // Spanning tree lets nothing pass for 50 s: xcat2/xcat-core#1638, crowbar/crowbar#2332.
     #[test]
     fn silence_counts_after_a_while_and_only_when_somebody_listened() {
         let mut ladder = Ladder::default();
@@ -206,6 +207,7 @@ mod tests {
         assert_eq!(ladder.overdue(0, 500_001 + PATIENCE_MS), Some(Undionly));
     }
 
+    // dnsmasq, tftp.c: some clients never acknowledge the last block, so that it arrived is known late.
     #[test]
     fn a_loader_that_is_known_to_have_arrived_after_its_script_did_works() {
         let mut ladder = Ladder::default();

@@ -30,6 +30,8 @@ fn options_come_back_as_they_were_spelled_and_ordered() {
     let asked = [("TSize", "0"), ("BLKSIZE", "1432"), ("windowsize", "4")];
     let agreed = said(&[("TSize", 70_000), ("BLKSIZE", 1432), ("windowsize", 4)]);
     assert_eq!(oack(&asked), agreed);
+    // Liberal in what is accepted: RFC 1123 section 1.2.2.
+    assert_eq!(oack(&[("blksize", " 1024 ")]), said(&[("blksize", 1024)]));
 }
 
 // RFC 2348, 2349 and 7440. dnsmasq clamps blksize to the MTU; tftpd took 8.58 GB for blksize 65464 in windows of 65535.

@@ -59,8 +59,10 @@ fn the_end_of_a_request_may_be_missing_or_too_much() {
         assert_eq!((read.name.as_str(), read.mode), ("a", Mode::Octet));
     }
     assert_eq!(read(b"\0\x01a\0octet\0blksize\x00512").asked.len(), 1);
+    assert_eq!(read(b"\0\x01a\0binary\0").mode, Mode::Octet, "as TFTP's programs call it");
 }
 
+// RFC 1350 section 5, RFC 2347.
 #[test]
 fn every_operation_is_known() {
     assert_eq!(Packet::parse(b"\0\x02a\0octet\0"), Ok(Packet::Write));

@@ -175,6 +175,7 @@ fn what_was_sent_twice_measures_nothing() {
     assert!(transfer.way.is_none());
 }
 
+// Fast retransmit, RFC 5681 section 3.2; once, or duplicates would feed each other (RFC 1123 section 4.2.3.1).
 #[test]
 fn in_a_window_the_same_ack_again_is_believed_once() {
     let mut transfer = transfer(20_000, &[("windowsize", "4")]);
@@ -254,6 +255,7 @@ fn a_last_block_that_is_never_acknowledged_counts_as_delivered() {
     );
 }
 
+// RFC 1350 section 7.
 #[test]
 fn a_client_that_never_answered_got_nothing() {
     let mut transfer = transfer(10, &[]);
@@ -263,6 +265,8 @@ fn a_client_that_never_answered_got_nothing() {
     assert_eq!(transfer.outcome(), Some(Outcome::Abandoned));
 }
 
+// RFC 1122 section 4.1.3.3: the kernel tells of ports that are closed. dnsmasq, tftp.c: some clients never acknowledge
+// the last block.
 #[test]
 fn a_port_that_closes_behind_the_last_block_has_it() {
     let closed_after = |acks: u16| {

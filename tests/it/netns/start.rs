@@ -38,7 +38,7 @@ fn an_interface_that_begins_to_lead_outside_is_not_served_any_more() {
     let lab = lab!();
     let server = lab.serve();
     let route = |what: &str| {
-        lab.master.ip(&format!("route {what} default via 192.168.10.250 dev eth1 metric 5"))
+        lab.master.ip(&format!("route {what} default via 192.168.10.250 dev eth1 metric 5"));
     };
     route("add");
     server.wait_for("eth1 carries a default route now");
