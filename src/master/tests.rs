@@ -250,6 +250,27 @@ fn an_unknown_machine_that_hangs_is_sent_the_next_loader_too() {
 }
 
 #[test]
+fn the_more_install_the_longer_the_next_one_waits_each_as_long_as_any_time() {
+    let mut master = master(&[], true);
+    let plan = crate::stage::Plan::Install;
+    let waits = |master: &Master| (0..50).map(|last| master.delay_s(mac(last))).collect::<Vec<_>>();
+    let mut seq = 0;
+    for busy in 100..=200u8 {
+        let before = waits(&master);
+        let count = u32::from(busy - 100);
+        let most = if count <= FEW { 0 } else { (count * 2).min(DELAY_MAX_S) - 1 };
+        assert!(before.iter().all(|wait| *wait <= most), "{count} install: {before:?}");
+        assert_eq!(before, waits(&master), "the same machine is told the same");
+        for event in [Event::Armed, Event::ScriptSent { plan, os: None, why: String::new() }] {
+            seq += 1;
+            master.apply(&Entry { seq, at_ms: NOW, mac: mac(busy), event });
+        }
+    }
+    let spread: std::collections::BTreeSet<_> = waits(&master).into_iter().collect();
+    assert!(spread.len() > 10, "they begin one after the other: {spread:?}");
+}
+
+#[test]
 fn only_silence_that_was_listened_to_is_written_down() {
     let sent = Event::LoaderSent { loader: Loader::Undionly, bytes: 74_213 };
     let patience = crate::stage::ladder::PATIENCE_MS;

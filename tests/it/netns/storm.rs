@@ -1,8 +1,9 @@
 //! A room that is switched on at once. Of 250 machines a usual server's socket holds the questions of half, and the others
 //! ask again seconds later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, UdpSocket};
+use std::ops::Range;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,6 +14,8 @@ use crate::lab::{Lab, MASTER, STRANGER, lab};
 
 /// More than anybody has.
 const NODES: u16 = 1000;
+/// A room whose owner has added nobody yet.
+const STRANGERS: u16 = 250;
 
 fn mac(number: u16) -> [u8; 6] {
     let [high, low] = number.to_be_bytes();
@@ -30,7 +33,8 @@ fn widen(lab: &Lab) {
     let text = lab.config();
     let (head, _) = text.split_once("\n[[node]]").expect("nodes");
     let head = head.replace(&format!("{MASTER}/24"), &format!("{MASTER}/20"));
-    let mut text = head.replace("192.168.10.10-192.168.10.99", "192.168.0.1-192.168.9.254");
+    let head = head.replace("192.168.10.10-192.168.10.99", "192.168.0.1-192.168.9.254");
+    let mut text = head.replace("192.168.10.200-192.168.10.240", "192.168.11.0-192.168.12.255");
     for number in 0..NODES {
         let [a, b, c, d, e, f] = mac(number);
         let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
@@ -54,24 +58,24 @@ fn client_socket() -> UdpSocket {
     socket.into()
 }
 
-/// All ask, none asks again: who is offered the address that is its own.
-fn answered(socket: &UdpSocket, count: u16) -> BTreeSet<u16> {
-    for number in 0..count {
+/// All ask, none asks again: who is offered which address.
+fn offers(socket: &UdpSocket, numbers: Range<u16>) -> BTreeMap<u16, Ipv4Addr> {
+    for number in numbers.clone() {
         let sent = socket.send_to(&discover(mac(number)), (Ipv4Addr::BROADCAST, 67));
         sent.expect("sent");
     }
-    let mut answered = BTreeSet::new();
+    let mut offered = BTreeMap::new();
     let mut buffer = [0; 1500];
-    while answered.len() < usize::from(count) {
+    while offered.len() < numbers.len() {
         // Silence until the deadline: somebody was left out.
         let Ok(len) = socket.recv(&mut buffer) else { break };
         let offer = &buffer[..len];
         let number = u16::from_be_bytes([offer[32], offer[33]]);
         assert_eq!(offer[28..32], mac(number)[..4]);
-        assert_eq!(offer[16..20], node_ip(number).octets());
-        answered.insert(number);
+        let address: [u8; 4] = offer[16..20].try_into().expect("an address");
+        offered.insert(number, address.into());
     }
-    answered
+    offered
 }
 
 #[test]
@@ -83,8 +87,13 @@ fn of_so_many_machines_at_once_each_is_answered_the_first_time() {
     client.enter(|| {
         let socket = client_socket();
         for count in [32, 250, NODES] {
-            let answered = answered(&socket, count);
-            assert_eq!(answered.len(), usize::from(count), "of {count}");
+            let expected: BTreeMap<_, _> = (0..count).map(|it| (it, node_ip(it))).collect();
+            assert_eq!(offers(&socket, 0..count), expected, "of {count}");
         }
+        // Nobody knows these: the wire is asked for each one's address first.
+        let offered = offers(&socket, NODES..NODES + STRANGERS);
+        assert_eq!(offered.len(), usize::from(STRANGERS));
+        let addresses: BTreeSet<_> = offered.values().collect();
+        assert_eq!(addresses.len(), offered.len(), "each has its own");
     });
 }

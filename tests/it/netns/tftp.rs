@@ -147,6 +147,36 @@ fn windows_arrive_whole_also_where_the_card_cannot_cut_them_up() {
     server.wait_for("TFTP windows leave datagram by datagram");
 }
 
+// RFC 1350 section 4: a transfer belongs to its pair of ports. What comes from elsewhere is not even heard, as with the
+// crates that were measured; an answer would tell whoever guesses that he guessed well.
+#[test]
+fn what_another_machine_says_to_a_transfer_moves_nothing() {
+    let lab = lab!();
+    let _server = lab.serve();
+    let (node, other) = (lab.client_at(NODE1), lab.client_at(NODE2));
+    let socket = || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("socket");
+        socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
+        socket
+    };
+    let (socket, stranger) = (node.enter(socket), other.enter(socket));
+    let block = || {
+        let mut buffer = [0; 600];
+        let (_, from) = undisturbed(|| socket.recv_from(&mut buffer)).expect("a block");
+        assert_eq!(buffer[..2], [0, 3]);
+        (u16::from_be_bytes([buffer[2], buffer[3]]), from)
+    };
+    socket.send_to(&rrq(LOADER), (MASTER, 69)).expect("sent");
+    let (first, tid) = block();
+    assert_eq!(first, 1);
+    for packet in [&[0, 4, 0, 1][..], b"\0\x05\0\0stop\0"] {
+        stranger.send_to(packet, tid).expect("sent");
+    }
+    assert_eq!(block(), (1, tid), "once more, because nobody acknowledged it");
+    socket.send_to(&[0, 4, 0, 1], tid).expect("sent");
+    while block().0 == 1 {}
+}
+
 #[test]
 fn twenty_machines_fetch_at_once_and_all_get_it_whole() {
     let lab = lab!();
