@@ -37,6 +37,7 @@ WAYS = [
     Way("BIOS, undionly.kpxe by TFTP", {**BIOS, "card": "e1000"}, "undionly.kpxe", ("undionly",)),
     Way("BIOS, while the server is away for a moment", BIOS, console="that did not work, once more in", interrupted=True),
     Way("BIOS, ipxe.pxe by TFTP", {**BIOS, "card": "e1000"}, "ipxe.pxe", ("ipxe-pxe",)),
+    Way("BIOS, ipxe.pxe, behind a card that leads nowhere", {**BIOS, "card": "e1000", "spare_card": True}, "ipxe.pxe", ("ipxe-pxe",)),
     Way("BIOS, pxelinux.0 with its installer by TFTP", {**BIOS, "card": "e1000"}, "pxelinux.0", ("pxelinux",)),
     Way("UEFI's own PXE, snponly.efi", UEFI, "", ("snponly-x64",)),
     Way("UEFI's own PXE, ipxe.efi", UEFI, "ipxe.efi", ("ipxe-x64",)),
