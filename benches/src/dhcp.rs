@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::peers::{self, mac};
 use crate::place::{Place, SERVER_ADDRESS, client};
-use crate::{Contest, Figures};
+use crate::{Contest, with};
 
 const SERVERS: [&str; 4] = ["rekindle", "dnsmasq", "isc-dhcpd", "kea"];
 const IN_FLIGHT: usize = 32;
@@ -37,11 +37,13 @@ pub fn contests() -> Result<Vec<Contest>> {
                 let before = running.cpu_s()?;
                 let took = place.as_client(|| exchanges(way, nodes, count))?;
                 let cpu = running.cpu_s()? - before;
-                Ok(Figures::from([
-                    ("exchanges/s", count as f64 / took.as_secs_f64()),
-                    ("CPU us per exchange", cpu * 1e6 / count as f64),
-                    ("PSS MiB", running.pss_mib()?),
-                ]))
+                Ok(with(
+                    running.memory()?,
+                    [
+                        ("exchanges/s", count as f64 / took.as_secs_f64()),
+                        ("CPU us per exchange", cpu * 1e6 / count as f64),
+                    ],
+                ))
             },
         )?);
     }
@@ -51,12 +53,18 @@ pub fn contests() -> Result<Vec<Contest>> {
             &SERVERS,
             |server| {
                 let place = Place::new(false)?;
-                let _running = peers::dhcp(&place, server, 1000)?;
+                let running = peers::dhcp(&place, server, 1000)?;
+                let before = running.cpu_s()?;
                 let (done, last) = place.as_client(|| storm(count))?;
-                Ok(Figures::from([
-                    ("unanswered", f64::from(count) - done as f64),
-                    ("ms to the last ACK", last.as_secs_f64() * 1e3),
-                ]))
+                let cpu = running.cpu_s()? - before;
+                Ok(with(
+                    running.memory()?,
+                    [
+                        ("unanswered", f64::from(count) - done as f64),
+                        ("ms to the last ACK", last.as_secs_f64() * 1e3),
+                        ("CPU us per machine", cpu * 1e6 / (done as f64).max(1.0)),
+                    ],
+                ))
             },
         )?);
     }

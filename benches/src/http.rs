@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::peers::{self, FILES};
 use crate::place::{ADDRESS, CLIENTS_MAX, Place, client};
-use crate::{Contest, Figures};
+use crate::{Contest, with};
 
 const SERVERS: [&str; 3] = ["rekindle", "nginx", "nginx-nopush-off"];
 const SMALL_REQUESTS: usize = 20_000;
@@ -38,11 +38,13 @@ pub fn contests() -> Result<Vec<Contest>> {
                 let took = place.as_client(|| big(streams, rounds, each))?.as_secs_f64();
                 let cpu = running.cpu_s()? - before;
                 let sent = (each * streams * rounds) as f64;
-                Ok(Figures::from([
-                    ("MB/s", sent / 1e6 / took),
-                    ("CPU s per GiB", cpu / (sent / f64::from(1 << 30))),
-                    ("PSS MiB", running.pss_mib()?),
-                ]))
+                Ok(with(
+                    running.memory()?,
+                    [
+                        ("MB/s", sent / 1e6 / took),
+                        ("CPU s per GiB", cpu / (sent / f64::from(1 << 30))),
+                    ],
+                ))
             },
         )?);
     }
@@ -66,10 +68,13 @@ pub fn contests() -> Result<Vec<Contest>> {
             let before = running.cpu_s()?;
             let took = place.as_client(|| small(path, count, keep_alive))?;
             let cpu = running.cpu_s()? - before;
-            Ok(Figures::from([
-                ("requests/s", count as f64 / took.as_secs_f64()),
-                ("CPU us per request", cpu * 1e6 / count as f64),
-            ]))
+            Ok(with(
+                running.memory()?,
+                [
+                    ("requests/s", count as f64 / took.as_secs_f64()),
+                    ("CPU us per request", cpu * 1e6 / count as f64),
+                ],
+            ))
         })?);
     }
     Ok(contests)

@@ -160,16 +160,20 @@ impl Server {
         Ok(usage.context("no usage_usec")?.trim().parse::<f64>()? / 1e6)
     }
 
-    /// Its own memory in MiB, shared pages by share.
-    pub fn pss_mib(&self) -> Result<f64> {
-        let mut kib = 0.0;
+    /// Its memory in MiB: with shared pages by share, and with all that is in memory of what it has mapped.
+    pub fn memory(&self) -> Result<[(&'static str, f64); 2]> {
+        let (mut pss, mut rss) = (0.0, 0.0);
         for pid in fs::read_to_string(self.cgroup.join("cgroup.procs"))?.lines() {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-            let pss = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-            kib +=
-                pss.and_then(|it| it.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0);
+            let mib = |name: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(name));
+                let kib = line.and_then(|it| it.split_whitespace().next()?.parse::<f64>().ok());
+                kib.unwrap_or(0.0) / 1024.0
+            };
+            pss += mib("Pss:");
+            rss += mib("Rss:");
         }
-        Ok(kib / 1024.0)
+        Ok([("PSS MiB", pss), ("RSS MiB", rss)])
     }
 }
 
