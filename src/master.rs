@@ -247,6 +247,7 @@ impl Master {
     /// What is to be written down because nothing happened. Asked every few moments.
     pub fn overdue(&mut self, now: TimestampMs) -> Vec<Record> {
         let watched = *self.watched.get_or_insert(now);
+        self.state.forget_loaders(now);
         let lost = |(mac, progress): (Mac, &Progress)| {
             let loader = progress.ladder.overdue(watched, now)?;
             Some((mac, Event::LoaderLost { loader }))

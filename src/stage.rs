@@ -344,8 +344,12 @@ impl State {
 
     /// Takes note of a loader that left, before it is written down.
     pub fn sent_loader(&mut self, mac: Mac, now: TimestampMs) {
-        self.sent.retain(|_, at| now.abs_diff(*at) < ladder::PATIENCE_MS);
         self.sent.insert(mac, now);
+    }
+
+    /// Forgets those of whom nothing was heard for too long.
+    pub fn forget_loaders(&mut self, now: TimestampMs) {
+        self.sent.retain(|_, at| now.abs_diff(*at) < ladder::PATIENCE_MS);
     }
 
     /// Whether a machine was sent a loader that nothing was heard from yet.
@@ -364,7 +368,7 @@ impl State {
             self.saw(entry, arch, ip);
             return;
         }
-        if matches!(entry.event, Event::ScriptSent { .. }) {
+        if matches!(entry.event, Event::ScriptSent { .. } | Event::LoaderLost { .. }) {
             self.sent.remove(&entry.mac);
         }
         let progress =

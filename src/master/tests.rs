@@ -249,6 +249,19 @@ fn an_unknown_machine_that_hangs_is_sent_the_next_loader_too() {
     assert!(matches!(outcome.reply, Reply::Text(text) if text.contains("rekindle node add --mac")));
 }
 
+// Its disk is full, or its last block is never acknowledged: what was sent is written down late or never.
+#[test]
+fn a_loader_that_could_not_be_written_down_is_awaited_for_a_while() {
+    let mut master = master(&[Event::Armed], true);
+    assert!(!master.state().awaits(mac(1)));
+    assert!(master.loader_sent(OWN, "undionly.kpxe", 74_213, NOW).is_some());
+    assert!(master.state().awaits(mac(1)));
+    master.overdue(NOW + crate::stage::ladder::PATIENCE_MS - 1);
+    assert!(master.state().awaits(mac(1)));
+    master.overdue(NOW + crate::stage::ladder::PATIENCE_MS);
+    assert!(!master.state().awaits(mac(1)));
+}
+
 #[test]
 fn the_more_install_the_longer_the_next_one_waits_each_as_long_as_any_time() {
     let mut master = master(&[], true);
