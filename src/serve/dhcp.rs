@@ -26,6 +26,8 @@ const SERVER_PORT: u16 = 67;
 const BOOT_SERVER_PORT: u16 = 4011;
 /// More than any client sends in one datagram; the rest of a longer one is cut off.
 const DATAGRAM_MAX: usize = 2048;
+/// Room for the answers to a large room behind a relay, which wait for nothing when there is none.
+const SEND_BUFFER: usize = 4 << 20;
 /// Datagrams taken in at once, and answered before other tasks have their turn.
 const BURST: usize = 64;
 
@@ -66,6 +68,10 @@ impl DhcpSocket {
 
 fn prepare(socket: &std::net::UdpSocket) -> io::Result<()> {
     socket.set_broadcast(true)?;
+    // The forced size needs CAP_NET_ADMIN; without it the system's limit has to do.
+    if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+        socket2::SockRef::from(socket).set_send_buffer_size(SEND_BUFFER)?;
+    }
     Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?)
 }
 

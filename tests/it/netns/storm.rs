@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lab::process::DEADLINE;
 use crate::lab::wire::discover;
-use crate::lab::{Lab, MASTER, STRANGER, lab};
+use crate::lab::{Lab, MASTER, NODE1, STRANGER, lab};
 
 /// More than anybody has.
 const NODES: u16 = 1000;
@@ -47,22 +47,28 @@ fn widen(lab: &Lab) {
 }
 
 /// A socket that hears every answer, however many come at once.
-fn client_socket() -> UdpSocket {
+fn client_socket(port: u16) -> UdpSocket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).expect("socket");
     socket.bind_device(Some(b"eth0")).expect("card");
     socket.set_broadcast(true).expect("broadcast");
     setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).expect("buffer");
-    let any = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68);
+    let any = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
     socket.bind(&any.into()).expect("port");
     socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
     socket.into()
 }
 
 /// All ask, none asks again: who is offered which address.
-fn offers(socket: &UdpSocket, numbers: Range<u16>) -> BTreeMap<u16, Ipv4Addr> {
+fn offers(
+    socket: &UdpSocket,
+    numbers: Range<u16>,
+    relay: Option<Ipv4Addr>,
+) -> BTreeMap<u16, Ipv4Addr> {
+    let to = if relay.is_some() { MASTER.parse().expect("address") } else { Ipv4Addr::BROADCAST };
     for number in numbers.clone() {
-        let sent = socket.send_to(&discover(mac(number)), (Ipv4Addr::BROADCAST, 67));
-        sent.expect("sent");
+        let mut request = discover(mac(number));
+        request[24..28].copy_from_slice(&relay.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
+        socket.send_to(&request, (to, 67)).expect("sent");
     }
     let mut offered = BTreeMap::new();
     let mut buffer = [0; 1500];
@@ -85,15 +91,21 @@ fn of_so_many_machines_at_once_each_is_answered_the_first_time() {
     let _server = lab.serve_alone();
     let client = lab.client(STRANGER);
     client.enter(|| {
-        let socket = client_socket();
+        let socket = client_socket(68);
+        let expected = |count| (0..count).map(|it| (it, node_ip(it))).collect::<BTreeMap<_, _>>();
         for count in [32, 250, NODES] {
-            let expected: BTreeMap<_, _> = (0..count).map(|it| (it, node_ip(it))).collect();
-            assert_eq!(offers(&socket, 0..count), expected, "of {count}");
+            assert_eq!(offers(&socket, 0..count, None), expected(count), "of {count}");
         }
         // Nobody knows these: the wire is asked for each one's address first.
-        let offered = offers(&socket, NODES..NODES + STRANGERS);
+        let offered = offers(&socket, NODES..NODES + STRANGERS, None);
         assert_eq!(offered.len(), usize::from(STRANGERS));
         let addresses: BTreeSet<_> = offered.values().collect();
         assert_eq!(addresses.len(), offered.len(), "each has its own");
+    });
+    let relay = lab.client_at(NODE1);
+    relay.enter(|| {
+        let own = NODE1.1.parse().expect("address");
+        let offered = offers(&client_socket(67), 0..NODES, Some(own));
+        assert_eq!(offered.len(), usize::from(NODES), "behind a relay");
     });
 }
