@@ -226,6 +226,10 @@ async fn send(socket: &UdpSocket, place: &Place, answer: &Answer) {
             let (kind, ip, boot) = (answer.kind, answer.yiaddr, answer.boot);
             tracing::trace!(%mac, ?kind, %ip, ?boot, %to, "DHCP answer");
         }
+        // Whoever names many addresses that nobody has could say it without end.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            tracing::debug!(%mac, %to, "no room for a DHCP answer; it asks again");
+        }
         Err(error) => tracing::warn!(%mac, %to, %error, "DHCP answer was not sent"),
     }
 }
