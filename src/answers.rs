@@ -38,7 +38,7 @@ pub enum Word {
     Language,
     /// Its keyboard map.
     Keyboard,
-    /// The public keys of those who may log in as root, one a line.
+    /// The public keys of those who may log in as root, with `\n` between them as `printf '%b'` reads it.
     AdminKeys,
     /// The URL below which it reports how far it is.
     Report,

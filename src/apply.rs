@@ -204,6 +204,12 @@ impl Record {
         Ok(kept)
     }
 
+    /// Whether that change waits no more and is in force.
+    pub fn is_kept(&self, change: &Pending) -> Result<bool, ApplyError> {
+        let waits = self.pending()?.is_some_and(|pending| pending.id == change.id);
+        Ok(!waits && self.entries()?.len() > change.lines)
+    }
+
     /// Undoes the change that waits, or that one only when `id` is given. `false` when it does not wait.
     pub fn roll_back(&self, id: Option<u64>) -> Result<bool, ApplyError> {
         let Some(pending) = self.pending()?.filter(|pending| id.is_none_or(|id| id == pending.id))

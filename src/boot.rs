@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::cluster::{Cluster, Node, UnfitPolicy};
+use crate::cluster::{Cluster, DhcpMode, Node, UnfitPolicy};
 use crate::hardware::Unfit;
 use crate::mac::Mac;
 use crate::machine::Hardware;
@@ -49,8 +49,8 @@ pub enum Decision<'a> {
     },
     /// A script that boots the local disk.
     LocalBoot {
-        /// Whose.
-        node: &'a Node,
+        /// Whose. `None` when it is asked for from another address: whoever asks may be anybody, and is told nothing.
+        node: Option<&'a Node>,
         /// Which, when the machine has a BIOS.
         drive: BiosDrive,
         /// Why, though it may be installed: nothing it may be installed with runs on it.
@@ -79,7 +79,20 @@ pub enum Hold<'a> {
     Unfit(&'a Node, Unfit),
 }
 
-impl Decision<'_> {
+impl<'a> Decision<'a> {
+    /// The node that is installed, or looked at for that.
+    pub fn installs(&self) -> Option<&'a Node> {
+        match self {
+            Self::Install { node, .. } | Self::Probe(node) => Some(node),
+            Self::Ignore(_)
+            | Self::Address
+            | Self::NoLoader(_)
+            | Self::Chainload(_)
+            | Self::Hold(_)
+            | Self::LocalBoot { .. } => None,
+        }
+    }
+
     /// What a script of this decision makes the machine do; `None` when it gets no script.
     pub fn plan(&self) -> Option<Plan> {
         match self {
@@ -144,9 +157,8 @@ fn in_place_of_rom(
     machine: &Machine,
     arch: Arch,
 ) -> Option<Loader> {
-    let is_awaited = state.progress(node.mac).is_some_and(|it| it.ladder.is_awaited());
     // Who asks for a script has its address.
-    let is_rom = machine.ip.is_none() && !is_awaited;
+    let is_rom = machine.ip.is_none() && !state.awaits(node.mac);
     let named = node.settings.loader.filter(|_| is_rom)?;
     site.rungs(Some(node), arch).find(|rung| *rung == named)
 }
@@ -160,15 +172,20 @@ pub fn loaders(site: &Site, state: &State, mac: Mac, arch: Arch) -> Vec<Loader> 
 fn plan<'a>(site: &'a Site, state: &State, node: &'a Node, machine: &Machine) -> Decision<'a> {
     let progress = state.progress(node.mac);
     let drive = progress.map_or(BiosDrive::FIRST, |progress| progress.disks.boots_from());
-    let Some(arm) = progress.and_then(|progress| progress.arm) else {
+    let arm = progress.and_then(|progress| progress.arm);
+    // DHCP asks before there is an address; the script is asked for from one.
+    let is_elsewhere = machine.ip.is_some_and(|ip| ip != node.ip);
+    // Addresses of another server are its affair: an installed node boots from any.
+    let is_ours = site.cluster.network().dhcp == DhcpMode::Serve;
+    if is_elsewhere && (is_ours || arm.is_some()) {
+        return Decision::Hold(Hold::OldAddress(node));
+    }
+    let Some(arm) = arm else {
+        let node = Some(node).filter(|_| !is_elsewhere);
         return Decision::LocalBoot { node, drive, unfit: None };
     };
     if arm.tries >= site.cluster.tries_max() || arm.boots >= BOOTS_MAX {
         return Decision::Hold(Hold::TriesUsedUp(node));
-    }
-    // DHCP asks before there is an address; the script is asked for from one.
-    if machine.ip.is_some_and(|ip| ip != node.ip) {
-        return Decision::Hold(Hold::OldAddress(node));
     }
     let Some(hardware) = machine.hardware else { return Decision::Probe(node) };
     match suits(site, node, hardware) {
@@ -176,7 +193,7 @@ fn plan<'a>(site: &'a Site, state: &State, node: &'a Node, machine: &Machine) ->
         Err(unfit) if node.settings.unfit == UnfitPolicy::Hold => {
             Decision::Hold(Hold::Unfit(node, unfit))
         }
-        Err(unfit) => Decision::LocalBoot { node, drive, unfit: Some(unfit) },
+        Err(unfit) => Decision::LocalBoot { node: Some(node), drive, unfit: Some(unfit) },
     }
 }
 

@@ -78,7 +78,7 @@ enum Command {
     Machines(machines::Machines),
     /// Show what happened
     Log(log::Log),
-    /// Bring installed nodes up to what a new installation would get
+    /// Write the cluster's files on installed nodes as a new installation would get them
     Push(push::Push),
     /// Print what a node would get, secrets masked
     Render(render::Render),

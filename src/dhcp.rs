@@ -9,12 +9,13 @@ pub mod reply;
 pub mod request;
 mod sightings;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::boot::{self, Decision};
 use crate::cluster::{Cluster, DhcpMode, Node};
 use crate::mac::Mac;
-use crate::machine::{Asker, Machine};
+use crate::machine::{Arch, Asker, Machine};
 use crate::site::Site;
 use crate::stage::{Event, Sighting, State, TimestampMs};
 
@@ -22,6 +23,9 @@ use pool::{Claimed, Hold, Pool, Trial};
 use reply::{Boot, Destination, Kind, Reply};
 use request::{Claim, Malformed, Message, Request};
 use sightings::Sightings;
+
+/// The port that relays send from.
+const SERVER_PORT: u16 = 67;
 
 /// The lease of a node. Long, because its address never changes.
 const NODE_LEASE_S: u32 = 24 * 60 * 60;
@@ -33,6 +37,8 @@ pub struct Dhcp {
     sightings: Sightings,
     /// Whether the pool knows what was lent before a restart.
     remembers: bool,
+    /// The nodes whose firmware or loader asked for an address, each since its last arming.
+    booted: BTreeSet<Mac>,
 }
 
 /// What arrived.
@@ -83,6 +89,8 @@ pub struct Answer {
     pub boot: Boot,
     /// An unknown machine that is to be written down.
     pub seen: Option<Event>,
+    /// There is no loader for its firmware.
+    pub no_loader: Option<Arch>,
 }
 
 /// Why a datagram gets no answer.
@@ -206,6 +214,9 @@ impl Dhcp {
         let node = cluster.node_by_mac(mac);
         let boot = Boot::from(&decision);
         let exchange = Exchange { cluster, request, node, boot, datagram, now };
+        if node.is_some() && exchange.is_firmware() {
+            self.booted.insert(mac);
+        }
         if cluster.network().dhcp == DhcpMode::Proxy {
             return self.proxy(state, &exchange);
         }
@@ -225,6 +236,9 @@ impl Dhcp {
             Service::BootServer => exchange.boot_server_reply()?,
         };
         let mut answer = exchange.answer(&reply)?;
+        if let Decision::NoLoader(arch) = decision {
+            answer.no_loader = Some(arch);
+        }
         // A boot server's answer gives no address, and says nothing of the one that the machine has.
         let is_lent = !answer.yiaddr.is_unspecified();
         if node.is_none() && is_lent && matches!(answer.kind, Kind::Offer | Kind::Ack) {
@@ -249,6 +263,17 @@ impl Dhcp {
             answer.seen = self.sightings.saw(state, request, answer.yiaddr, exchange.now);
         }
         Ok(Step::Answer(answer))
+    }
+
+    /// Takes note of a new permission to install a machine.
+    pub fn armed(&mut self, mac: Mac) {
+        self.booted.remove(&mac);
+    }
+
+    /// Whether a node has booted since it was armed, as far as its firmware or loader asked for an address. Else whoever
+    /// asks for its script is a program of the system that still runs on it.
+    pub fn has_booted(&self, mac: Mac) -> bool {
+        self.booted.contains(&mac)
     }
 
     /// Takes note of who answers at an address that is to be offered: `None` when nobody does.
@@ -395,6 +420,13 @@ impl Dhcp {
 }
 
 impl<'a> Exchange<'a> {
+    /// Whether a boot program asks, from a port that only it and root can have (RFC 2131 section 4.1).
+    fn is_firmware(&self) -> bool {
+        let is_relayed = !self.request.giaddr.is_unspecified();
+        let port = if is_relayed { SERVER_PORT } else { reply::CLIENT_PORT };
+        self.request.arch().is_some() && self.datagram.from.port() == port
+    }
+
     fn lend(&self, kind: Kind, ip: Ipv4Addr) -> Reply<'a> {
         let lease_s = if self.node.is_some() { NODE_LEASE_S } else { pool::LEASE_S };
         Reply { kind, yiaddr: ip, lease_s: Some(lease_s), ..self.informed() }
@@ -451,9 +483,10 @@ impl<'a> Exchange<'a> {
             yiaddr: reply.yiaddr,
             boot: reply.boot,
             seen: None,
+            no_loader: None,
         })
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -284,12 +284,14 @@ fn serving(signs: &Signs) -> Vec<Finding> {
         let fix = "systemctl enable --now rekindle (or: rekindle serve)";
         found.push(finding("not-serving", "rekindle does not serve", fix));
     }
-    let fix = "install ipxe (Debian) or ipxe-bootimgs (Enterprise Linux)";
-    found.extend(
-        signs.loaders_missing.iter().map(|loader| {
-            finding("loader-missing", format!("{loader} is not on this machine"), fix)
-        }),
-    );
+    found.extend(signs.loaders_missing.iter().map(|loader| {
+        let fix = if *loader == Loader::Pxelinux {
+            "install pxelinux and syslinux-common (Debian) or syslinux (Enterprise Linux)"
+        } else {
+            "install ipxe (Debian) or ipxe-bootimgs (Enterprise Linux)"
+        };
+        finding("loader-missing", format!("{loader} is not on this machine"), fix)
+    }));
     found
 }
 

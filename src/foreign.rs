@@ -31,7 +31,8 @@ fn value(word: Word, cluster: &Cluster, node: &Node, token: &Token) -> String {
         Word::Timezone => node.settings.timezone.clone(),
         Word::Language => node.settings.language.clone(),
         Word::Keyboard => node.settings.keyboard.clone(),
-        Word::AdminKeys => cluster.admin_keys().join("\n"),
+        // A line of an answer file may go on in the next one.
+        Word::AdminKeys => cluster.admin_keys().join("\\n"),
         Word::Report => format!("{}/node/{}/event", base_url(cluster), token.reveal()),
         Word::Open => "{{".to_owned(),
     }
@@ -57,11 +58,13 @@ mod tests {
 
     use super::*;
     use crate::answers::WORDS;
-    use crate::cluster::sample::{cluster, node};
+    use crate::cluster::sample::{cluster, node, parts};
 
     fn filled(text: &str) -> String {
+        let mut parts = parts();
+        parts.admin_keys = vec!["ssh-ed25519 A a@lab".to_owned(), "ssh-ed25519 B b@lab".to_owned()];
         let answers = Answers::parse(text).expect("sound");
-        render(&answers, &cluster(), &node(1), &Token::masked())
+        render(&answers, &Cluster::assemble(parts), &node(1), &Token::masked())
     }
 
     #[test]
@@ -72,6 +75,7 @@ mod tests {
             ),
             "d-i netcfg/get_hostname string worker1\n192.168.10.10/24 255.255.255.0 192.168.10.1 52:54:00:aa:bb:01\n"
         );
+        assert_eq!(filled("{{admin_keys}}"), "ssh-ed25519 A a@lab\\nssh-ed25519 B b@lab");
         assert_eq!(
             filled("wget {{report}}/installed"),
             "wget http://192.168.10.1/node/TOKEN-MASKED/event/installed"

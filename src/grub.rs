@@ -8,8 +8,7 @@ use askama::Template;
 use crate::boot::Decision;
 use crate::cluster::Cluster;
 use crate::escape::ScreenText;
-use crate::hardware::Unfit;
-use crate::ipxe::{self, Boot, Installer, ScriptError, Source};
+use crate::ipxe::{self, Boot, Installer, Order, ScriptError, Source};
 use crate::mac::Mac;
 use crate::media::Release;
 use crate::name::{NodeName, OsName};
@@ -30,8 +29,8 @@ struct Install<'a> {
 
 #[derive(Template)]
 #[template(path = "grub-local.cfg")]
-struct Local<'a> {
-    name: &'a NodeName,
+struct Local {
+    who: String,
     mac: Mac,
     why: ScreenText,
 }
@@ -51,35 +50,16 @@ pub fn render(
     decision: &Decision<'_>,
     install: Option<Installer<'_>>,
 ) -> Result<String, ScriptError> {
-    let text = match (decision, install) {
-        (Decision::Install { node, os, .. }, Some(installer)) => {
-            let is_el7 =
-                matches!(installer.source, Source::Tree(tree) if tree.release == Release::El7);
+    let text = match Order::new(cluster, mac, decision, install)? {
+        Order::Install { name, os, source, boot: Boot { kernel, initrd, args }, delay_s } => {
+            let is_el7 = matches!(source, Source::Tree(tree) if tree.release == Release::El7);
             let efi = if is_el7 { "efi" } else { "" };
-            let Boot { kernel, initrd, args } = installer.boot(cluster, node, os)?;
-            let delay_s = installer.delay_s;
-            Install { name: &node.name, mac, os, kernel, initrd, efi, args, delay_s }.render()
+            Install { name, mac, os, kernel, initrd, efi, args, delay_s }.render()
         }
-        (Decision::LocalBoot { node, unfit, .. }, _) => {
-            let why = ScreenText::new(&unfit.as_ref().map(Unfit::to_string).unwrap_or_default());
-            Local { name: &node.name, mac, why }.render()
-        }
-        (Decision::Hold(hold), _) => {
-            let (reason, advice) = ipxe::why(cluster, mac, *hold);
-            Wait { mac, reason, advice }.render()
-        }
-        (
-            Decision::Install { .. }
-            | Decision::Probe(_)
-            | Decision::Ignore(_)
-            | Decision::Address
-            | Decision::NoLoader(_)
-            | Decision::Chainload(_),
-            _,
-        ) => return Err(ScriptError::NoScript),
+        Order::Local { who, why, .. } => Local { who, mac, why }.render(),
+        Order::Wait { reason, advice } => Wait { mac, reason, advice }.render(),
     };
-    text.map(|text| text + "\n")
-        .map_err(|error| ScriptError::Template { mac, reason: error.to_string() })
+    ipxe::finished(mac, text)
 }
 
 #[cfg(test)]
@@ -100,6 +80,7 @@ mod tests {
         render(&cluster, node.mac, &decision, Some(installer)).expect("a text")
     }
 
+    // Release 7's GRUB 2.02 loads with Secure Boot by `linuxefi` alone; those of 8 and later by `linux`.
     #[test]
     fn the_installer_gets_what_ipxe_tells_it() {
         let text = installs(Release::El9);
@@ -112,12 +93,13 @@ mod tests {
         assert!(installs(Release::El7).contains("\nif linuxefi /tree/el9/"));
     }
 
+    // OVMF opens its menu after `exit`, so the disk is booted by the name of its loader (UEFI 2.10 section 3.5.1.1).
     #[test]
     fn a_machine_that_waits_or_boots_its_disk_installs_nothing() {
         let (cluster, node) = (sample::cluster(), sample::node(1));
         let drive = crate::machine::BiosDrive::FIRST;
         for decision in [
-            Decision::LocalBoot { node: &node, drive, unfit: None },
+            Decision::LocalBoot { node: Some(&node), drive, unfit: None },
             Decision::Hold(Hold::Unknown),
             Decision::Hold(Hold::TriesUsedUp(&node)),
         ] {

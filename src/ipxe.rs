@@ -76,8 +76,8 @@ struct InstallerArgs<'a> {
 
 #[derive(Template)]
 #[template(path = "local.ipxe")]
-struct Local<'a> {
-    name: &'a NodeName,
+struct Local {
+    who: String,
     mac: Mac,
     drive: BiosDrive,
     why: ScreenText,
@@ -120,49 +120,71 @@ pub fn render(
     decision: &Decision<'_>,
     install: Option<Installer<'_>>,
 ) -> Result<String, ScriptError> {
-    let text = match (decision, install) {
-        (Decision::Probe(node), _) => {
-            let (base, mac_hyphens) = (base_url(cluster), mac.hyphens());
-            Probe { name: &node.name, mac, mac_hyphens, base }.render()
+    let (base, mac_hyphens) = (base_url(cluster), mac.hyphens());
+    if let Decision::Probe(node) = decision {
+        return finished(mac, Probe { name: &node.name, mac, mac_hyphens, base }.render());
+    }
+    let text = match Order::new(cluster, mac, decision, install)? {
+        Order::Install { name, os, boot: Boot { kernel, initrd, args }, delay_s, .. } => {
+            Install { name, mac, base, os, kernel, initrd, args, delay_s }.render()
         }
-        (Decision::Install { node, os, .. }, Some(installer)) => {
-            install_script(cluster, node, os, installer)?.render()
-        }
-        (Decision::LocalBoot { node, drive, unfit }, _) => {
-            let why = ScreenText::new(&unfit.as_ref().map(Unfit::to_string).unwrap_or_default());
-            Local { name: &node.name, mac, drive: *drive, why }.render()
-        }
-        (Decision::Hold(hold), _) => wait(cluster, mac, *hold).render(),
-        (
-            Decision::Install { .. }
-            | Decision::Ignore(_)
-            | Decision::Address
-            | Decision::NoLoader(_)
-            | Decision::Chainload(_),
-            _,
-        ) => return Err(ScriptError::NoScript),
+        Order::Local { who, drive, why } => Local { who, mac, drive, why }.render(),
+        Order::Wait { reason, advice } => Wait { mac, mac_hyphens, base, reason, advice }.render(),
     };
+    finished(mac, text)
+}
+
+/// A text, or why the template engine has none.
+pub(crate) fn finished(mac: Mac, text: askama::Result<String>) -> Result<String, ScriptError> {
     text.map(|text| text + "\n")
         .map_err(|error| ScriptError::Template { mac, reason: error.to_string() })
 }
 
-fn install_script<'a>(
-    cluster: &Cluster,
-    node: &'a Node,
-    os: &'a OsName,
-    installer: Installer<'a>,
-) -> Result<Install<'a>, ScriptError> {
-    let Boot { kernel, initrd, args } = installer.boot(cluster, node, os)?;
-    Ok(Install {
-        name: &node.name,
-        mac: node.mac,
-        base: base_url(cluster),
-        os,
-        kernel,
-        initrd,
-        args,
-        delay_s: installer.delay_s,
-    })
+/// What a text tells a machine to do, in whatever language its loader reads.
+pub(crate) enum Order<'a> {
+    /// Run the installer.
+    Install { name: &'a NodeName, os: &'a OsName, source: Source<'a>, boot: Boot<'a>, delay_s: u32 },
+    /// Boot the disk.
+    Local { who: String, drive: BiosDrive, why: ScreenText },
+    /// Wait, and say for what.
+    Wait { reason: ScreenText, advice: ScreenText },
+}
+
+impl<'a> Order<'a> {
+    /// The order of a decision. `install` must be given for an install decision.
+    pub(crate) fn new(
+        cluster: &Cluster,
+        mac: Mac,
+        decision: &Decision<'a>,
+        install: Option<Installer<'a>>,
+    ) -> Result<Self, ScriptError> {
+        match (decision, install) {
+            (Decision::Install { node, os, .. }, Some(installer)) => {
+                let boot = installer.boot(cluster, node, os)?;
+                let Installer { source, delay_s, .. } = installer;
+                Ok(Self::Install { name: &node.name, os, source, boot, delay_s })
+            }
+            (Decision::LocalBoot { node, drive, unfit }, _) => {
+                let why = unfit.as_ref().map(Unfit::to_string).unwrap_or_default();
+                let why = ScreenText::new(&why);
+                let who = node.map_or_else(|| mac.to_string(), |node| node.name.to_string());
+                Ok(Self::Local { who, drive: *drive, why })
+            }
+            (Decision::Hold(hold), _) => {
+                let (reason, advice) = why(cluster, mac, *hold);
+                Ok(Self::Wait { reason, advice })
+            }
+            (
+                Decision::Install { .. }
+                | Decision::Probe(_)
+                | Decision::Ignore(_)
+                | Decision::Address
+                | Decision::NoLoader(_)
+                | Decision::Chainload(_),
+                _,
+            ) => Err(ScriptError::NoScript),
+        }
+    }
 }
 
 /// Files below `/tree/OS/`, and what the kernel is told.
@@ -174,12 +196,7 @@ pub(crate) struct Boot<'a> {
 
 impl<'a> Installer<'a> {
     /// How a node is booted into it, whatever program loads it.
-    pub(crate) fn boot(
-        &self,
-        cluster: &Cluster,
-        node: &Node,
-        os: &OsName,
-    ) -> Result<Boot<'a>, ScriptError> {
+    fn boot(&self, cluster: &Cluster, node: &Node, os: &OsName) -> Result<Boot<'a>, ScriptError> {
         let unwritable = |fault| ScriptError::Value { node: node.name.clone(), fault };
         let (kernel, initrd) = match self.source {
             Source::Tree(tree) => (&tree.kernel, &tree.initrd),
@@ -209,25 +226,21 @@ impl<'a> Installer<'a> {
     }
 }
 
-fn wait(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> Wait {
-    let (reason, advice) = why(cluster, mac, hold);
-    Wait { mac, mac_hyphens: mac.hyphens(), base: base_url(cluster), reason, advice }
-}
-
 /// Why a machine waits, and what its owner may do.
-pub(crate) fn why(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> (ScreenText, ScreenText) {
+fn why(cluster: &Cluster, mac: Mac, hold: Hold<'_>) -> (ScreenText, ScreenText) {
     let look = |name: &NodeName| format!("On the master: rekindle log {name}");
     let (reason, advice) = match hold {
         Hold::Unknown => (
             "It is not in the cluster yet. Nothing on its disk was touched.".to_owned(),
             format!("On the master: rekindle node add --mac {mac}"),
         ),
-        Hold::OldAddress(node) if cluster.network().dhcp == DhcpMode::Proxy => (
-            format!("It is {}, and the network's DHCP server gave it another address.", node.name),
-            format!("On that server: reserve {} for {mac}", node.ip),
+        // Whoever asks from another address may be anybody: of the node it is told nothing.
+        Hold::OldAddress(_) if cluster.network().dhcp == DhcpMode::Proxy => (
+            "The network's DHCP server gave it an address that is not its own.".to_owned(),
+            format!("On the master: rekindle explain boot {mac}"),
         ),
-        Hold::OldAddress(node) => (
-            format!("It is {} now and asks for its own address.", node.name),
+        Hold::OldAddress(_) => (
+            "It is in the cluster now and asks for its own address.".to_owned(),
             "Nothing to do.".to_owned(),
         ),
         Hold::TriesUsedUp(node) => (

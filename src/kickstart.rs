@@ -250,7 +250,7 @@ fn comes_from_somewhere(scheduler: &'static str, order: &Order<'_>) -> Result<()
     }
 }
 
-/// What there is where there are no packages of a batch system (el.md: EPEL, OpenPBS and OpenHPC).
+/// What there is where there are no packages of a batch system.
 fn instead_of(scheduler: Scheduler, release: Release) -> Option<&'static str> {
     match (scheduler, release) {
         (Scheduler::None, _)

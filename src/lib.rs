@@ -34,6 +34,7 @@ pub mod grub;
 pub mod ipxe;
 pub mod kickstart;
 pub mod push;
+pub mod pxelinux;
 pub mod setup;
 
 pub mod doctor;

@@ -91,6 +91,8 @@ pub enum Loader {
     IpxePxe,
     /// iPXE on the card's UNDI driver that leaves the ROM's PXE stack in memory: some hang without it.
     Undionlyk,
+    /// PXELINUX, for BIOS: where no iPXE runs. It loads all by TFTP.
+    Pxelinux,
     /// iPXE on the firmware's own network driver, for 64-bit UEFI.
     SnponlyX64,
     /// iPXE with drivers of its own, for 64-bit UEFI.
@@ -103,10 +105,11 @@ pub enum Loader {
 
 impl Loader {
     /// Every loader there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Undionly,
         Self::IpxePxe,
         Self::Undionlyk,
+        Self::Pxelinux,
         Self::SnponlyX64,
         Self::IpxeX64,
         Self::IpxeIa32,
@@ -116,7 +119,7 @@ impl Loader {
     /// The loaders for an architecture, the one that suits most machines first.
     pub fn ladder(arch: Arch) -> &'static [Self] {
         match arch {
-            Arch::Bios => &[Self::Undionly, Self::IpxePxe, Self::Undionlyk],
+            Arch::Bios => &[Self::Undionly, Self::IpxePxe, Self::Undionlyk, Self::Pxelinux],
             Arch::UefiX64 => &[Self::SnponlyX64, Self::IpxeX64, Self::Shim],
             Arch::UefiIa32 => &[Self::IpxeIa32],
             Arch::UefiArm64 | Arch::Other(_) => &[],
@@ -139,6 +142,7 @@ impl Loader {
             Self::Undionly => "undionly.kpxe",
             Self::IpxePxe => "ipxe.pxe",
             Self::Undionlyk => "undionly.kkpxe",
+            Self::Pxelinux => "pxelinux.0",
             Self::SnponlyX64 => "snponly.efi",
             Self::IpxeX64 => "ipxe.efi",
             Self::IpxeIa32 => "ipxe-i386.efi",
@@ -166,6 +170,68 @@ impl fmt::Display for Loader {
     }
 }
 
+/// What PXELINUX loads after itself. A closed set, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Module {
+    /// The better part of it.
+    Ldlinux,
+    /// What the others are built on.
+    Libcom32,
+    /// The same.
+    Libutil,
+    /// Boots a disk.
+    Chain,
+    /// Starts over.
+    Reboot,
+}
+
+impl Module {
+    /// Every module there is.
+    pub const ALL: [Self; 5] =
+        [Self::Ldlinux, Self::Libcom32, Self::Libutil, Self::Chain, Self::Reboot];
+
+    /// The name it is asked for by TFTP.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Ldlinux => "ldlinux.c32",
+            Self::Libcom32 => "libcom32.c32",
+            Self::Libutil => "libutil.c32",
+            Self::Chain => "chain.c32",
+            Self::Reboot => "reboot.c32",
+        }
+    }
+}
+
+/// What is sent from memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// A first program.
+    Loader(Loader),
+    /// What PXELINUX loads after itself.
+    Module(Module),
+}
+
+impl Program {
+    /// The program of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        let module = Module::ALL.into_iter().find(|module| module.file_name() == name);
+        name.parse().ok().map(Self::Loader).or_else(|| module.map(Self::Module))
+    }
+
+    /// Whether it comes with what is installed, and not with this machine.
+    pub fn is_of_tree(self) -> bool {
+        matches!(self, Self::Loader(loader) if loader.is_of_tree())
+    }
+
+    /// The name it is asked for.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Loader(loader) => loader.file_name(),
+            Self::Module(module) => module.file_name(),
+        }
+    }
+}
+
 /// A disk as the BIOS numbers it: 0x80 is the first (INT 13h, EDD-3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
@@ -174,6 +240,11 @@ pub struct BiosDrive(u8);
 impl BiosDrive {
     /// The one that a BIOS boots by itself.
     pub const FIRST: Self = Self(0x80);
+
+    /// Counted from 0.
+    pub fn index(self) -> u8 {
+        self.0 & 0x7f
+    }
 }
 
 impl TryFrom<u8> for BiosDrive {

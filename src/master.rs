@@ -15,16 +15,18 @@ use crate::http::report::{self, StageName};
 use crate::http::{Endpoint, FilePath, Method, NoEndpoint, NodeEndpoint, Root, route};
 use crate::ipxe::Source;
 use crate::mac::Mac;
-use crate::machine::Hardware;
-use crate::machine::{Arch, Asker, Loader, Machine};
+use crate::machine::{Arch, Asker, Hardware, Loader, Machine, Program};
 use crate::name::OsName;
 use crate::site::Site;
+use crate::stage::ladder::Ladder;
 use crate::stage::{Entry, Event, Progress, Report, Stage, State, TimestampMs};
 use crate::trust::{Secrets, Token};
-use crate::{foreign, grub, ipxe, kickstart, media};
+use crate::{foreign, grub, ipxe, kickstart, media, pxelinux};
 
 /// So many nodes may install at once before others are asked to wait a little.
 const FEW: u32 = 4;
+/// What is asked for again so soon is not written down again.
+const TWICE_MS: u64 = 10_000;
 /// No node waits longer than that.
 const DELAY_MAX_S: u32 = 120;
 
@@ -83,8 +85,8 @@ pub enum Reply {
     Text(String),
     /// 200 with secret bytes.
     Secret(Vec<u8>),
-    /// A loader out of memory.
-    Loader(Loader),
+    /// A program out of memory.
+    Program(Program),
     /// A file of an os.
     File {
         /// Which os.
@@ -194,6 +196,7 @@ impl Master {
             self.tokens.retain(|_, grant| grant.mac != entry.mac);
         }
         if entry.event == Event::Armed {
+            self.dhcp.armed(entry.mac);
             let grant = Grant { mac: entry.mac, arm: entry.seq };
             self.tokens.insert(self.secrets.token(grant), grant);
         }
@@ -220,16 +223,31 @@ impl Master {
         self.dhcp.tried(ip, user, now)
     }
 
-    /// What is to be written down of a loader that was sent whole: nothing, unless it went to a node.
-    pub fn loader_sent(&self, peer: Ipv4Addr, name: &str, bytes: u64) -> Option<Record> {
-        let loader = name.parse().ok()?;
-        let node = self.site.cluster.node_by_ip(peer)?;
-        Some((node.mac, Event::LoaderSent { loader, bytes }))
+    /// What is to be written down of a loader that was sent whole: nothing, unless it went to a node or to an unknown
+    /// machine that is written down, and not twice what just was.
+    pub fn loader_sent(
+        &mut self,
+        peer: Ipv4Addr,
+        name: &str,
+        bytes: u64,
+        now: TimestampMs,
+    ) -> Option<Record> {
+        let loader: Loader = name.parse().ok()?;
+        let mac = self.dhcp.mac_of(peer, &self.site.cluster)?;
+        let is_node = self.site.cluster.node_by_mac(mac).is_some();
+        if !is_node && self.state.sighting(mac).is_none() {
+            return None;
+        }
+        self.state.sent_loader(mac, now);
+        let awaited = self.state.progress(mac).and_then(|it| it.ladder.awaited());
+        let is_said = awaited.is_some_and(|(it, at)| it == loader && now.abs_diff(at) < TWICE_MS);
+        (!is_said).then_some((mac, Event::LoaderSent { loader, bytes }))
     }
 
     /// What is to be written down because nothing happened. Asked every few moments.
     pub fn overdue(&mut self, now: TimestampMs) -> Vec<Record> {
         let watched = *self.watched.get_or_insert(now);
+        self.state.forget_loaders(now);
         let lost = |(mac, progress): (Mac, &Progress)| {
             let loader = progress.ladder.overdue(watched, now)?;
             Some((mac, Event::LoaderLost { loader }))
@@ -242,9 +260,9 @@ impl Master {
         match route(request.method, request.path) {
             Err(none) => Refused::from(none).into(),
             Ok(Endpoint::Script(mac, hardware)) => {
-                self.order(mac, hardware, request.peer, ipxe::render)
+                self.order(mac, hardware, request.peer, ipxe::render, now)
             }
-            Ok(Endpoint::Loader(loader)) => Reply::Loader(loader).into(),
+            Ok(Endpoint::Loader(loader)) => Reply::Program(Program::Loader(loader)).into(),
             Ok(Endpoint::File { os, root, path }) => {
                 match self.site.cluster.installers().get(&os) {
                     // The folder may be any; these two are for everybody.
@@ -266,30 +284,34 @@ impl Master {
         }
     }
 
-    /// Answers a request for a file by TFTP: a loader, and what those of a tree load after it. `name` is in plain form
-    /// (see [`packet::clean`](crate::tftp::packet::clean)), so in lower case.
-    pub fn handle_tftp(&self, name: &str, peer: Ipv4Addr) -> Outcome {
-        if let Some(loader) = name.parse().ok().filter(|it: &Loader| !it.is_of_tree()) {
-            return Reply::Loader(loader).into();
+    /// Answers a request for a file by TFTP: a loader, and what some load after it. `name` is in plain form (see
+    /// [`packet::clean`](crate::tftp::packet::clean)), so in lower case.
+    pub fn handle_tftp(&self, name: &str, peer: Ipv4Addr, now: TimestampMs) -> Outcome {
+        if let Some(program) = Program::named(name).filter(|it| !it.is_of_tree()) {
+            return Reply::Program(program).into();
+        }
+        if name.starts_with("pxelinux.cfg/01-") {
+            return self.menu(peer, Arch::Bios, Loader::Pxelinux, pxelinux::render, now);
         }
         // Each asks in a folder of its own choice.
         let file = name.rsplit('/').next().unwrap_or_default();
         let found = match file {
             "shimx64.efi" => self.signed(peer, media::SHIM),
             "grubx64.efi" => self.signed(peer, media::GRUB),
-            "grub.cfg" => return self.menu(peer),
-            _ if file.starts_with("grub.cfg-01-") => return self.menu(peer),
+            _ if file == "grub.cfg" || file.starts_with("grub.cfg-01-") => {
+                return self.menu(peer, Arch::UefiX64, Loader::Shim, grub::render, now);
+            }
             _ => self.boot_file(name),
         };
         found.map_or_else(|| Refused::NotFound.into(), Outcome::from)
     }
 
-    /// A loader of the tree that a node is installed from.
+    /// A loader of the tree that a node is installed from, or of any for a machine that only waits.
     fn signed(&self, peer: Ipv4Addr, path: &str) -> Option<Reply> {
-        let node = self.site.cluster.node_by_ip(peer)?;
-        self.site.tree(&node.os).filter(|tree| tree.has_shim)?;
+        let mac = self.dhcp.mac_of(peer, &self.site.cluster)?;
+        let os = self.site.signed(self.site.cluster.node_by_mac(mac))?;
         let path = FilePath::plain(path)?;
-        Some(Reply::File { os: node.os.clone(), root: Root::Tree, path })
+        Some(Reply::File { os: os.clone(), root: Root::Tree, path })
     }
 
     /// Kernel or initrd of a tree, by the path that its installer's configuration names.
@@ -306,18 +328,38 @@ impl Master {
         })
     }
 
-    /// GRUB's configuration. A datagram's sender is easily invented, and what is handed out is counted: so only for a
-    /// node that was sent to GRUB.
-    fn menu(&self, peer: Ipv4Addr) -> Outcome {
-        let node = self.site.cluster.node_by_ip(peer);
-        let is_sent_there = |mac| {
-            let loaders = boot::loaders(&self.site, &self.state, mac, Arch::UefiX64);
-            loaders.first() == Some(&Loader::Shim)
-        };
-        match node.filter(|node| is_sent_there(node.mac)) {
-            Some(node) => self.order(node.mac, Some(Hardware::default()), peer, grub::render),
-            None => Refused::NotFound.into(),
+    /// The configuration of a loader that loads by TFTP. A datagram's sender is easily invented, and what is handed out
+    /// is counted: so only for a machine that was sent to that loader. Another one that is known starts over: without a
+    /// configuration such loaders stop at a prompt.
+    fn menu(
+        &self,
+        peer: Ipv4Addr,
+        arch: Arch,
+        loader: Loader,
+        render: Render,
+        now: TimestampMs,
+    ) -> Outcome {
+        let cluster = &self.site.cluster;
+        let Some(mac) = self.dhcp.mac_of(peer, cluster) else { return Refused::NotFound.into() };
+        let progress = self.state.progress(mac);
+        let awaited = progress.and_then(|it| it.ladder.awaited()).map(|(loader, _)| loader);
+        let next = boot::loaders(&self.site, &self.state, mac, arch).first().copied();
+        if ![awaited, next].contains(&Some(loader)) {
+            let node = cluster.node_by_mac(mac);
+            let hold = node.map_or(boot::Hold::Unknown, boot::Hold::OldAddress);
+            return match render(cluster, mac, &Decision::Hold(hold), None) {
+                Ok(text) => Reply::Text(text).into(),
+                Err(error) => Refused::Unavailable(error.to_string()).into(),
+            };
         }
+        let mut outcome = self.order(mac, Some(Hardware::default()), peer, render, now);
+        // GRUB reads it twice: to see whether it is there, and to run it.
+        let arm = progress.and_then(|it| it.arm).filter(|arm| !arm.is_released);
+        let counted = arm.and_then(|arm| arm.window_ms);
+        if counted.is_some_and(|at| now.abs_diff(at) < TWICE_MS) {
+            outcome.records.clear();
+        }
+        outcome
     }
 
     fn order(
@@ -326,10 +368,15 @@ impl Master {
         hardware: Option<Hardware>,
         peer: Ipv4Addr,
         render: Render,
+        now: TimestampMs,
     ) -> Outcome {
         let asker = Asker::Ipxe { arch: Arch::Bios, http: true };
         let machine = Machine { mac, asker, ip: Some(peer), hardware };
-        let decision = boot::decide(&self.site, &self.state, &machine);
+        let mut decision = boot::decide(&self.site, &self.state, &machine);
+        // A program of the system that still runs there would get at what only its installer may have.
+        if let Some(node) = decision.installs().filter(|_| !self.dhcp.has_booted(mac)) {
+            decision = Decision::Hold(boot::Hold::OldAddress(node));
+        }
         let order = match decision {
             Decision::Install { os, arm, .. } => {
                 let Some(source) = self.source(os) else {
@@ -351,7 +398,7 @@ impl Master {
         match order {
             Err(error) => Refused::Unavailable(error.to_string()).into(),
             Ok(text) => {
-                let record = self.script_record(mac, &decision);
+                let record = self.script_record(mac, &decision, now);
                 // An installed node boots its disk even when ours is full.
                 let is_harmless = matches!(decision, Decision::LocalBoot { unfit: None, .. });
                 let (records, notes) =
@@ -386,18 +433,30 @@ impl Master {
     }
 
     /// Scripts of nodes are written down; a waiting machine asks every few seconds, once is enough.
-    fn script_record(&self, mac: Mac, decision: &Decision<'_>) -> Vec<Record> {
+    fn script_record(&self, mac: Mac, decision: &Decision<'_>, now: TimestampMs) -> Vec<Record> {
         let Some(plan) = decision.plan() else { return vec![] };
-        if self.site.cluster.node_by_mac(mac).is_none() {
-            return vec![];
-        }
-        let stage = self.state.progress(mac).map(|progress| progress.stage);
+        let progress = self.state.progress(mac);
+        let stage = progress.map(|progress| progress.stage);
+        let ladder = progress.map(|progress| &progress.ladder);
         // Its loader came back: that is news the first time.
-        let is_awaited = self.state.progress(mac).is_some_and(|it| it.ladder.is_awaited());
-        let repeated =
-            matches!(decision, Decision::Hold(_)) && stage == Some(Stage::Held) && !is_awaited;
-        let moving = matches!(decision, Decision::Hold(boot::Hold::OldAddress(_)));
-        if repeated || moving {
+        let is_awaited = ladder.is_some_and(|ladder| ladder.awaited().is_some());
+        let is_recent = |at: TimestampMs| now.abs_diff(at) < TWICE_MS;
+        let is_said = match decision {
+            // Whoever asks may be anybody.
+            Decision::LocalBoot { node: None, .. } | Decision::Hold(boot::Hold::OldAddress(_)) => {
+                return vec![];
+            }
+            Decision::Hold(boot::Hold::Unknown) => true,
+            Decision::Hold(_) => stage == Some(Stage::Held),
+            Decision::LocalBoot { .. } => ladder.and_then(Ladder::back_ms).is_some_and(is_recent),
+            Decision::Install { .. }
+            | Decision::Probe(_)
+            | Decision::Ignore(_)
+            | Decision::Address
+            | Decision::NoLoader(_)
+            | Decision::Chainload(_) => false,
+        };
+        if is_said && !is_awaited {
             return vec![];
         }
         let why = decision.why_not().map(|unfit| unfit.to_string()).unwrap_or_default();

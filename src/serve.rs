@@ -18,6 +18,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,16 +29,16 @@ use tokio::sync::watch::{Receiver, Sender};
 use crate::answers::Answers;
 use crate::cluster::{Cluster, DhcpMode, Foreign};
 use crate::dhcp::{Answer, Datagram, Ignored, Step};
+use crate::http::{FilePath, files};
 use crate::journal::{Journal, JournalError, now_ms};
 use crate::mac::Mac;
-use crate::machine::Loader;
-use crate::master::{Master, Outcome, Record, Reply, Request};
+use crate::machine::{Loader, Module, Program};
+use crate::master::{Master, Outcome, Record, Refused, Reply, Request};
 use crate::media;
 use crate::name::{IfName, OsName};
 use crate::site::Site;
 use crate::snippets::{self, Snippets};
-use crate::stage::{Entry, Event, Stage};
-use crate::tftp::transfer::Content;
+use crate::stage::{Entry, Event, Stage, TimestampMs};
 use crate::tftp::{Finished, transfer};
 
 /// How long transfers may go on after SIGTERM.
@@ -59,10 +60,11 @@ pub struct Settings {
 pub struct Shared {
     master: Mutex<Master>,
     journal: Mutex<Journal>,
-    /// Loaders, in memory.
-    pub loaders: BTreeMap<Loader, Bytes>,
+    /// Loaders and what belongs to them, in memory.
+    pub programs: BTreeMap<Program, Bytes>,
     /// Other DHCP servers on our wire.
     others: others::Others,
+    complaints: Complaints,
     /// True once, when it is time to go.
     pub stop: Sender<bool>,
 }
@@ -104,6 +106,17 @@ impl ListenError {
 }
 
 impl Shared {
+    fn new(master: Master, journal: Journal, programs: BTreeMap<Program, Bytes>) -> Self {
+        Self {
+            master: Mutex::new(master),
+            journal: Mutex::new(journal),
+            programs,
+            others: others::Others::default(),
+            complaints: Complaints::default(),
+            stop: tokio::sync::watch::channel(false).0,
+        }
+    }
+
     /// Locks the core.
     pub fn master(&self) -> MutexGuard<'_, Master> {
         self.master.lock().unwrap_or_else(PoisonError::into_inner)
@@ -116,7 +129,7 @@ impl Shared {
 
     /// Takes note of a file that a machine was sent: it may be a node's loader.
     fn file_sent(self: &Arc<Self>, peer: Ipv4Addr, name: &str, bytes: u64) {
-        let record = self.master().loader_sent(peer, name, bytes);
+        let record = self.master().loader_sent(peer, name, bytes, now_ms());
         if let Some(record) = record {
             self.record_later(vec![record]);
         }
@@ -125,14 +138,19 @@ impl Shared {
     /// Takes note of what did not happen.
     fn look_for_silence(&self) -> Result<(), JournalError> {
         let overdue = self.master().overdue(now_ms());
+        if overdue.is_empty() {
+            return Ok(());
+        }
+        self.record_now(&overdue)?;
         for (mac, event) in &overdue {
             if let Event::LoaderLost { loader } = event {
                 let site = self.site();
-                let node = site.cluster.node_by_mac(*mac).map_or("-", |node| node.name.as_str());
-                tracing::warn!(node, %mac, "nothing was heard from {loader}; `rekindle explain boot {node}` says what is next");
+                let node = site.cluster.node_by_mac(*mac);
+                let who = node.map_or_else(|| mac.to_string(), |node| node.name.to_string());
+                tracing::warn!(%mac, "nothing was heard from {loader}; `rekindle explain boot {who}` says what is next");
             }
         }
-        if overdue.is_empty() { Ok(()) } else { self.record_now(&overdue) }
+        Ok(())
     }
 
     /// Asks the core about an HTTP request.
@@ -172,7 +190,9 @@ impl Shared {
     }
 
     fn fold(&self, journal: &Journal) -> Result<(), JournalError> {
-        let entries = journal.entries_after(self.master().state().last_seq())?;
+        // Its own statement: the core is not locked while the disk is read.
+        let known = self.master().state().last_seq();
+        let entries = journal.entries_after(known)?;
         for entry in entries {
             let (site, changed) = {
                 let mut master = self.master();
@@ -188,29 +208,33 @@ impl Shared {
 }
 
 impl tftp::Core for Arc<Shared> {
-    async fn find(&self, name: &str, peer: Ipv4Addr) -> Option<Arc<dyn Content>> {
-        let outcome = self.master().handle_tftp(name, peer);
+    async fn find(&self, name: &str, peer: Ipv4Addr) -> tftp::Found {
+        let outcome = self.master().handle_tftp(name, peer, now_ms());
         if !outcome.records.is_empty()
             && let Err(error) = self.record(outcome.records).await
         {
             tracing::error!(%peer, %error, "not answered: it could not be written down");
-            return None;
+            return tftp::Found::NotNow;
         }
         if !outcome.notes.is_empty() {
             self.record_later(outcome.notes);
         }
         match outcome.reply {
-            Reply::Loader(loader) => {
-                self.loaders.get(&loader).map(|bytes| Arc::new(bytes.clone()) as Arc<dyn Content>)
-            }
-            Reply::Text(text) => Some(Arc::new(Bytes::from(text))),
+            Reply::Program(program) => match self.programs.get(&program) {
+                Some(bytes) => tftp::Found::Content(Arc::new(bytes.clone())),
+                None => tftp::Found::Absent,
+            },
+            Reply::Text(text) => tftp::Found::Text(text),
             Reply::File { os, root: _, path } => {
-                let folder = self.site().cluster.folder(&os)?.to_owned();
-                let open = move || crate::http::files::open_below(&folder, &path);
-                let opened = tokio::task::spawn_blocking(open).await.ok()?.ok()?;
-                Some(Arc::new(tftp::OnDisk::new(opened.file, opened.len)?))
+                let folder = self.site().cluster.folder(&os).map(Path::to_owned);
+                let open = move || on_disk(folder.as_deref(), &path);
+                tokio::task::spawn_blocking(open).await.unwrap_or(tftp::Found::NotNow)
             }
-            Reply::Secret(_) | Reply::Refused(_) => None,
+            Reply::Refused(Refused::Unavailable(why)) => {
+                tracing::error!(%peer, name, why, "not answered");
+                tftp::Found::NotNow
+            }
+            Reply::Secret(_) | Reply::Refused(_) => tftp::Found::Absent,
         }
     }
 
@@ -227,28 +251,75 @@ impl tftp::Core for Arc<Shared> {
     }
 }
 
+/// A file of a folder, for TFTP.
+fn on_disk(folder: Option<&Path>, path: &FilePath) -> tftp::Found {
+    let Some(folder) = folder else { return tftp::Found::Absent };
+    match files::open_below(folder, path) {
+        Ok(opened) => match tftp::OnDisk::new(opened.file, opened.len) {
+            Some(content) => tftp::Found::Content(Arc::new(content)),
+            None => tftp::Found::Absent,
+        },
+        Err(error) if files::is_absence(&error) => tftp::Found::Absent,
+        Err(error) => {
+            let path = path.as_str();
+            tracing::error!(%error, path, "a file that is there cannot be served");
+            tftp::Found::NotNow
+        }
+    }
+}
+
+/// Something that is said once a minute at most, however often it happens.
+#[derive(Debug, Default)]
+struct Seldom(AtomicU64);
+
+impl Seldom {
+    fn is_due(&self, now: TimestampMs) -> bool {
+        const PAUSE_MS: u64 = 60_000;
+        let is_due = now.abs_diff(self.0.load(Ordering::Relaxed)) >= PAUSE_MS;
+        if is_due {
+            self.0.store(now, Ordering::Relaxed);
+        }
+        is_due
+    }
+
+    /// There is no answer, and that is why.
+    fn say(&self, why: &Ignored, now: TimestampMs) -> Option<Step> {
+        if self.is_due(now) {
+            tracing::warn!(%why, "no DHCP answer");
+        } else {
+            tracing::debug!(%why, "no DHCP answer");
+        }
+        None
+    }
+}
+
+/// What a machine on the wire can make us say as often as it likes.
+#[derive(Debug, Default)]
+struct Complaints {
+    other_server: Seldom,
+    declined: Seldom,
+    pool_full: Seldom,
+    no_loader: Seldom,
+}
+
 impl dhcp::Core for Arc<Shared> {
     fn handle(&self, datagram: Datagram<'_>) -> Option<Step> {
-        if self.others.are_there() {
-            tracing::debug!(from = %datagram.from, "no DHCP answer: another server is there");
+        if self.others.forbid() {
+            tracing::debug!(from = %datagram.from, "no DHCP answer: that is another server's");
             return None;
         }
-        match self.master().handle_dhcp(datagram, now_ms()) {
+        let now = now_ms();
+        match self.master().handle_dhcp(datagram, now) {
             Err(Ignored::Malformed(why)) => {
                 tracing::debug!(from = %datagram.from, %why, "malformed DHCP datagram dropped");
                 None
             }
-            Err(
-                why @ (Ignored::OtherServer { .. }
-                | Ignored::Declined { .. }
-                | Ignored::PoolFull(_)),
-            ) => {
-                tracing::warn!(%why, "no DHCP answer");
-                if matches!(why, Ignored::OtherServer { .. }) {
-                    self.others.look_now();
-                }
-                None
+            Err(why @ Ignored::OtherServer { .. }) => {
+                self.others.look_now();
+                self.complaints.other_server.say(&why, now)
             }
+            Err(why @ Ignored::Declined { .. }) => self.complaints.declined.say(&why, now),
+            Err(why @ Ignored::PoolFull(_)) => self.complaints.pool_full.say(&why, now),
             Err(why) => {
                 tracing::debug!(%why, "no DHCP answer");
                 None
@@ -260,6 +331,11 @@ impl dhcp::Core for Arc<Shared> {
             Ok(Step::Answer(answer)) => {
                 let Answer { mac, kind, yiaddr, boot, .. } = &answer;
                 tracing::debug!(%mac, ?kind, %yiaddr, ?boot, "DHCP");
+                if let Some(arch) = answer.no_loader
+                    && self.complaints.no_loader.is_due(now)
+                {
+                    tracing::warn!(%mac, %arch, "there is no loader here for this firmware; it gets an address and cannot boot");
+                }
                 if let Some(event) = &answer.seen {
                     tracing::info!(%mac, ip = %yiaddr, "an unknown machine asks to boot; `rekindle machines`");
                     self.record_later(vec![(*mac, event.clone())]);
@@ -357,28 +433,24 @@ fn load_snippets(dir: &Path, cluster: &Cluster) -> anyhow::Result<Snippets> {
 }
 
 /// Reads the loaders into memory: TFTP serves names, never files.
-fn load_loaders() -> anyhow::Result<BTreeMap<Loader, Bytes>> {
-    Loader::ALL
-        .into_iter()
-        .filter(|loader| loader.is_needed() || is_here(*loader))
-        .map(|loader| {
-            let places = places(loader);
-            let found = places.iter().find(|path| path.is_file()).with_context(|| {
-                format!(
-                    "loader {loader} is missing; install the package `ipxe` (Debian) or \
-                     `ipxe-bootimgs` (Enterprise Linux), looked for {}",
-                    places
-                        .iter()
-                        .map(|path| path.display().to_string())
-                        .collect::<Vec<_>>()
-                        .join(" ")
-                )
-            })?;
-            let bytes =
-                std::fs::read(found).with_context(|| format!("read {}", found.display()))?;
-            Ok((loader, bytes.into()))
-        })
-        .collect()
+fn load_programs() -> anyhow::Result<BTreeMap<Program, Bytes>> {
+    let mut programs = BTreeMap::new();
+    for loader in Loader::ALL {
+        let Some(files) = files_of(loader) else {
+            anyhow::ensure!(
+                !loader.is_needed(),
+                "loader {loader} is missing; install the package `ipxe` (Debian) or \
+                 `ipxe-bootimgs` (Enterprise Linux), looked for it in {}",
+                IPXE_FOLDERS.join(" ")
+            );
+            continue;
+        };
+        for (program, file) in files {
+            let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+            programs.insert(program, bytes.into());
+        }
+    }
+    Ok(programs)
 }
 
 /// Loaders that are not on this machine and that somebody would miss.
@@ -391,25 +463,46 @@ pub fn missing_loaders(cluster: &Cluster) -> Vec<Loader> {
 }
 
 fn is_here(loader: Loader) -> bool {
-    places(loader).iter().any(|path| path.is_file())
+    files_of(loader).is_some()
 }
 
-fn places(loader: Loader) -> [PathBuf; 3] {
-    let debian = loader.file_name();
+/// Where distributions put iPXE's loaders: Debian, and Enterprise Linux.
+const IPXE_FOLDERS: [&str; 2] = ["/usr/lib/ipxe", "/usr/share/ipxe"];
+/// Where they put PXELINUX, and its modules: the same.
+const PXELINUX_FOLDERS: [(&str, &str); 2] = [
+    ("/usr/lib/PXELINUX", "/usr/lib/syslinux/modules/bios"),
+    ("/usr/share/syslinux", "/usr/share/syslinux"),
+];
+
+/// The files of a loader and of what belongs to it, if all of them are on this machine.
+fn files_of(loader: Loader) -> Option<Vec<(Program, PathBuf)>> {
+    let name = loader.file_name();
+    let file = |folder: &str, program: Program, name: &str| {
+        let path = Path::new(folder).join(name);
+        path.is_file().then_some((program, path))
+    };
+    let one = Program::Loader(loader);
     let el = match loader {
+        Loader::Pxelinux => {
+            // Its modules are of one version with it, or it stops.
+            return PXELINUX_FOLDERS.into_iter().find_map(|(folder, modules)| {
+                let module = |it: Module| file(modules, Program::Module(it), it.file_name());
+                let first = std::iter::once(file(folder, one, name));
+                first.chain(Module::ALL.into_iter().map(module)).collect()
+            });
+        }
         Loader::SnponlyX64 => "ipxe-snponly-x86_64.efi",
         Loader::IpxeX64 => "ipxe-x86_64.efi",
         Loader::Undionly
         | Loader::Undionlyk
         | Loader::IpxePxe
         | Loader::IpxeIa32
-        | Loader::Shim => debian,
+        | Loader::Shim => name,
     };
-    [
-        Path::new("/usr/lib/ipxe").join(debian),
-        Path::new("/usr/share/ipxe").join(el),
-        Path::new("/usr/share/ipxe").join(debian),
-    ]
+    IPXE_FOLDERS.into_iter().find_map(|folder| {
+        let found = file(folder, one, el).or_else(|| file(folder, one, name));
+        Some(vec![found?])
+    })
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -422,17 +515,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     // As every file is opened later: a sandbox may forbid it, and every installation would fail.
     for os in site.cluster.systems().values() {
         let file = os.tree.join(".treeinfo");
-        crate::http::files::open_named(&file)
+        files::open_named(&file)
             .with_context(|| format!("files cannot be served: openat2 of {}", file.display()))?;
     }
-    let loaders = load_loaders()?;
+    let programs = load_programs()?;
     let secrets = Arc::new(crate::trust::store::load_or_create(&settings.state)?);
     let journal = Journal::open(&settings.state)?;
-    let master = Master::new(Arc::new(site), secrets);
-    let (stop, _) = tokio::sync::watch::channel(false);
-    let (master, journal) = (Mutex::new(master), Mutex::new(journal));
-    let others = others::Others::default();
-    let shared = Arc::new(Shared { master, journal, loaders, others, stop });
+    let shared = Arc::new(Shared::new(Master::new(Arc::new(site), secrets), journal, programs));
     shared.catch_up()?;
 
     let dhcp = dhcp::DhcpSocket::bind(&network.interface, network.address)?;
@@ -446,9 +535,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     if is_alone {
         shared.others.glance(&network).await;
     }
+    // A datagram is answered by the thread that it woke, and no disk that anything else waits for keeps it waiting.
+    let (for_dhcp, for_tftp) = (one_thread()?, one_thread()?);
     let mut tasks = tokio::task::JoinSet::new();
-    let wire = Arc::clone(&shared);
-    tasks.spawn_blocking(move || datagrams(dhcp, tftp, wire));
+    let core = Arc::clone(&shared);
+    tasks.spawn_blocking(move || {
+        for_dhcp.block_on(until_stop(dhcp::run(dhcp, Arc::clone(&core)), &core, "DHCP"));
+    });
+    let core = Arc::clone(&shared);
+    tasks.spawn_blocking(move || {
+        for_tftp.block_on(until_stop(tftp::run(tftp, Arc::clone(&core)), &core, "TFTP"));
+    });
     tasks.spawn(http::run(http, Arc::clone(&shared)));
     for log in logs {
         tasks.spawn(syslog::run(log, settings.state.join("logs"), Arc::clone(&shared)));
@@ -456,6 +553,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn(watch::run(settings.config.clone(), version, Arc::clone(&shared)));
     if is_alone {
         tasks.spawn(others::run(network.clone(), Arc::clone(&shared)));
+    }
+    if !settings.on_default_route {
+        tasks.spawn(others::watch_way_out(network.clone(), Arc::clone(&shared)));
     }
 
     let nodes = shared.site().cluster.nodes().len();
@@ -465,9 +565,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         DhcpMode::Serve => "DHCP, TFTP and HTTP",
     };
     tracing::info!(interface = %network.interface, address = %network.address, nodes, "serving {what}");
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::debug!(%error, "no service manager told");
-    }
+    tell_manager(sd_notify::NotifyState::Ready);
     let ended = tokio::select! {
         signal = signal => Ok(signal),
         () = watch::gone(&network.interface) => Err(anyhow::anyhow!(
@@ -479,28 +577,22 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             Err(panic) => anyhow::Error::from(panic).context("a part of the server broke"),
         }),
     };
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
-        tracing::debug!(%error, "no service manager told");
-    }
+    tell_manager(sd_notify::NotifyState::Stopping);
     shared.stop.send_replace(true);
     while tasks.join_next().await.is_some() {}
     tracing::info!(why = ended?, "stopped");
     Ok(())
 }
 
-/// Runs the services of datagrams, on one thread of their own: a datagram is answered by the thread that it woke, and no
-/// disk that an HTTP answer waits for keeps it waiting.
-fn datagrams(dhcp: dhcp::DhcpSocket, tftp: tftp::TftpSocket, shared: Arc<Shared>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return tracing::error!(%error, "no event loop for datagrams"),
-    };
-    runtime.block_on(async {
-        tokio::select! {
-            () = until_stop(dhcp::run(dhcp, Arc::clone(&shared)), &shared, "DHCP") => {}
-            () = until_stop(tftp::run(tftp, Arc::clone(&shared)), &shared, "TFTP") => {}
-        }
-    });
+fn tell_manager(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "no service manager told");
+    }
+}
+
+/// An event loop for a thread of its own.
+fn one_thread() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("an event loop")
 }
 
 /// Runs a service that only a broken socket ends.

@@ -34,7 +34,7 @@ impl Site {
     /// The loaders for an architecture that there are, the best first: for a node whose owner named one, that.
     pub fn rungs(&self, node: Option<&Node>, arch: Arch) -> impl Iterator<Item = Loader> {
         let ladder = Loader::ladder(arch);
-        let has_shim = node.and_then(|node| self.tree(&node.os)).is_some_and(|tree| tree.has_shim);
+        let has_shim = self.signed(node).is_some();
         let is_there = move |it: &Loader| {
             if it.is_of_tree() { has_shim } else { self.loaders.contains(it) }
         };
@@ -42,6 +42,12 @@ impl Site {
         let named = node.and_then(|node| node.settings.loader).filter(here);
         let is_one = move |it: &Loader| named.is_none_or(|named| named == *it);
         ladder.iter().copied().filter(here).filter(is_one)
+    }
+
+    /// The os whose signed loaders a machine is sent: a node's own, or any for one that only waits.
+    pub fn signed(&self, node: Option<&Node>) -> Option<&OsName> {
+        let is_its = |os: &OsName| node.is_none_or(|node| node.os == *os);
+        self.trees.iter().find(|(os, tree)| tree.has_shim && is_its(os)).map(|(os, _)| os)
     }
 
     /// The os that is installed on a node whose own one does not fit, with its tree.

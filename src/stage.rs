@@ -210,6 +210,8 @@ pub struct State {
     nodes: BTreeMap<Mac, Progress>,
     seen: BTreeMap<Mac, Sighting>,
     last_seq: u64,
+    /// Who was sent a loader a moment ago, whether or not that could be written down.
+    sent: BTreeMap<Mac, TimestampMs>,
 }
 
 /// How many unknown machines are remembered; the longest unseen goes first.
@@ -340,6 +342,22 @@ impl State {
         self.seen.get(&mac)
     }
 
+    /// Takes note of a loader that left, before it is written down.
+    pub fn sent_loader(&mut self, mac: Mac, now: TimestampMs) {
+        self.sent.insert(mac, now);
+    }
+
+    /// Forgets those of whom nothing was heard for too long.
+    pub fn forget_loaders(&mut self, now: TimestampMs) {
+        self.sent.retain(|_, at| now.abs_diff(*at) < ladder::PATIENCE_MS);
+    }
+
+    /// Whether a machine was sent a loader that nothing was heard from yet.
+    pub fn awaits(&self, mac: Mac) -> bool {
+        let is_awaited = |progress: &Progress| progress.ladder.awaited().is_some();
+        self.sent.contains_key(&mac) || self.progress(mac).is_some_and(is_awaited)
+    }
+
     /// Takes the next entry. Entries at or below [`Self::last_seq`] are ignored.
     pub fn apply(&mut self, entry: &Entry) {
         if entry.seq <= self.last_seq {
@@ -349,6 +367,9 @@ impl State {
         if let Event::Seen { arch, ip } = entry.event {
             self.saw(entry, arch, ip);
             return;
+        }
+        if matches!(entry.event, Event::ScriptSent { .. } | Event::LoaderLost { .. }) {
+            self.sent.remove(&entry.mac);
         }
         let progress =
             self.nodes.entry(entry.mac).or_insert_with(|| Progress::new(Stage::Idle, entry.at_ms));

@@ -12,6 +12,7 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use options::Agreed;
 use packet::{Malformed, Mode, Packet, Read, Refusal};
 use transfer::{Content, Outcome, Transfer};
@@ -82,6 +83,14 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// A text as its client wants it (RFC 764: in netascii a line ends with two bytes).
+    pub fn encode(&self, text: &str) -> Bytes {
+        match self.read.mode {
+            Mode::Netascii => text.replace('\n', "\r\n").into(),
+            Mode::Octet | Mode::Mail => text.to_owned().into(),
+        }
+    }
+
     /// There is no such file.
     pub fn refuse(self) -> Step {
         Step::Refuse { bytes: packet::error(Refusal::NotFound), name: self.name }
@@ -157,11 +166,11 @@ impl Server {
         Step::Start { id, ended }
     }
 
-    /// Takes a datagram that came to the socket of a transfer.
-    pub fn handle_packet(&mut self, id: TransferId, bytes: &[u8], now: Duration) {
-        if let Some(running) = self.transfers.get_mut(&id) {
-            running.transfer.handle_packet(bytes, now);
-        }
+    /// Takes a datagram that came to the socket of a transfer. Says whether it is our turn, see [`Transfer::is_our_turn`].
+    pub fn handle_packet(&mut self, id: TransferId, bytes: &[u8], now: Duration) -> bool {
+        let Some(running) = self.transfers.get_mut(&id) else { return false };
+        running.transfer.handle_packet(bytes, now);
+        running.transfer.is_our_turn()
     }
 
     /// Lets time pass for a transfer.

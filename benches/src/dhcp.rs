@@ -2,21 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::peers::{self, mac};
-use crate::place::{Place, SERVER_ADDRESS, client};
-use crate::{Contest, Figures};
+use crate::place::{ADDRESS, Place, SERVER_ADDRESS, client};
+use crate::{Contest, with};
 
 const SERVERS: [&str; 4] = ["rekindle", "dnsmasq", "isc-dhcpd", "kea"];
 const IN_FLIGHT: usize = 32;
 const EXCHANGES: usize = 20_000;
 /// With thousands of machines known one of the peers takes milliseconds for each.
 const FEWER: usize = 5_000;
+const PERFDHCP_RATE: u32 = 20_000;
+const PERFDHCP_S: f64 = 3.0;
 const AGAIN: Duration = Duration::from_secs(1);
 
 pub fn contests() -> Result<Vec<Contest>> {
@@ -37,30 +40,79 @@ pub fn contests() -> Result<Vec<Contest>> {
                 let before = running.cpu_s()?;
                 let took = place.as_client(|| exchanges(way, nodes, count))?;
                 let cpu = running.cpu_s()? - before;
-                Ok(Figures::from([
-                    ("exchanges/s", count as f64 / took.as_secs_f64()),
-                    ("CPU us per exchange", cpu * 1e6 / count as f64),
-                    ("PSS MiB", running.pss_mib()?),
-                ]))
+                Ok(with(
+                    running.memory()?,
+                    [
+                        ("exchanges/s", count as f64 / took.as_secs_f64()),
+                        ("CPU us per exchange", cpu * 1e6 / count as f64),
+                    ],
+                ))
             },
         )?);
     }
+    contests.push(Contest::hold(
+        format!("DHCP, Kea's perfdhcp begins {PERFDHCP_RATE} exchanges a second with 250 machines, by a relay"),
+        &SERVERS,
+        |server| {
+            let place = Place::in_memory(true)?;
+            let running = peers::dhcp(&place, server, 250)?;
+            place.as_client(|| exchanges(Way::Relay, 250, 250))?;
+            let before = running.cpu_s()?;
+            let told = place.as_client(perfdhcp)?;
+            let cpu = running.cpu_s()? - before;
+            let done = told.exchanges_s * PERFDHCP_S;
+            Ok(with(running.memory()?, [
+                ("exchanges/s", told.exchanges_s),
+                ("% of DISCOVERs unanswered", told.unanswered),
+                ("CPU us per exchange", cpu * 1e6 / done.max(1.0)),
+            ]))
+        },
+    )?);
     for count in [32, 250, 1000] {
         contests.push(Contest::hold(
             format!("DHCP, {count} machines ask in the same instant, leases on the disk"),
             &SERVERS,
             |server| {
                 let place = Place::new(false)?;
-                let _running = peers::dhcp(&place, server, 1000)?;
+                let running = peers::dhcp(&place, server, 1000)?;
+                let before = running.cpu_s()?;
                 let (done, last) = place.as_client(|| storm(count))?;
-                Ok(Figures::from([
-                    ("unanswered", f64::from(count) - done as f64),
-                    ("ms to the last ACK", last.as_secs_f64() * 1e3),
-                ]))
+                let cpu = running.cpu_s()? - before;
+                Ok(with(
+                    running.memory()?,
+                    [
+                        ("unanswered", f64::from(count) - done as f64),
+                        ("ms to the last ACK", last.as_secs_f64() * 1e3),
+                        ("CPU us per machine", cpu * 1e6 / (done as f64).max(1.0)),
+                    ],
+                ))
             },
         )?);
     }
     Ok(contests)
+}
+
+/// What perfdhcp says.
+struct Told {
+    exchanges_s: f64,
+    unanswered: f64,
+}
+
+/// Another program's exchanges, which begins them whether or not the last ones were answered.
+fn perfdhcp() -> Result<Told> {
+    let first = mac(0).map(|byte| format!("{byte:02x}")).join(":");
+    let mut command = Command::new("perfdhcp");
+    command.args(["-4", "-R", "250", "-b", &format!("mac={first}"), "-l", &client(0).to_string()]);
+    command.args(["-r", &PERFDHCP_RATE.to_string(), "-p", &PERFDHCP_S.to_string(), ADDRESS]);
+    // What was not answered is its exit code, too.
+    let output = command.output().context("perfdhcp (Debian: kea-admin)")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let figure = |name: &str| {
+        let rest = said.lines().find_map(|line| line.strip_prefix(name));
+        let figure = rest.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
+        figure.with_context(|| format!("perfdhcp says no `{name}`: {said}"))
+    };
+    Ok(Told { exchanges_s: figure("Rate: ")?, unanswered: figure("drops ratio: ")? })
 }
 
 /// How messages travel.

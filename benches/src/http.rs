@@ -13,10 +13,12 @@ use socket2::{Domain, Socket, Type};
 
 use crate::peers::{self, FILES};
 use crate::place::{ADDRESS, CLIENTS_MAX, Place, client};
-use crate::{Contest, Figures};
+use crate::{Contest, Figures, with};
 
 const SERVERS: [&str; 3] = ["rekindle", "nginx", "nginx-nopush-off"];
 const SMALL_REQUESTS: usize = 20_000;
+/// Three seconds of a gigabit wire.
+const GIGABIT_BYTES: usize = 360_000_000;
 /// The boot script of a machine that is to boot its disk.
 const SCRIPT: &str = "ipxe/52-54-00-aa-00-01";
 
@@ -27,24 +29,19 @@ pub fn contests() -> Result<Vec<Contest>> {
         let bytes = if streams < 32 { 30 * FILES.big_len } else { 60 * FILES.big_len };
         let each = (bytes / streams).min(FILES.big_len);
         let rounds = bytes / (each * streams);
-        contests.push(Contest::hold(
-            format!("HTTP, a big file in {streams} streams"),
-            &SERVERS,
-            |server| {
-                let place = Place::new(true)?;
-                let running = peers::http(&place, server)?;
-                place.as_client(|| big(1, 1, FILES.big_len))?;
-                let before = running.cpu_s()?;
-                let took = place.as_client(|| big(streams, rounds, each))?.as_secs_f64();
-                let cpu = running.cpu_s()? - before;
-                let sent = (each * streams * rounds) as f64;
-                Ok(Figures::from([
-                    ("MB/s", sent / 1e6 / took),
-                    ("CPU s per GiB", cpu / (sent / f64::from(1 << 30))),
-                    ("PSS MiB", running.pss_mib()?),
-                ]))
-            },
-        )?);
+        let name = format!("HTTP, a big file in {streams} streams");
+        let run = |server: &str| measured(&Place::new(true)?, server, streams, rounds, each);
+        contests.push(Contest::hold(name, &SERVERS, run)?);
+    }
+    for streams in [1, 16, 64] {
+        let each = (GIGABIT_BYTES / streams).min(FILES.big_len);
+        let rounds = GIGABIT_BYTES / (each * streams);
+        let name = format!("HTTP, a big file in {streams} streams on a gigabit wire");
+        contests.push(Contest::hold(name, &SERVERS, |server| {
+            let place = Place::new(true)?;
+            place.slow_down("1gbit")?;
+            measured(&place, server, streams, rounds, each)
+        })?);
     }
     let file = "a file of 2 KB";
     for (name, keep_alive, script) in [
@@ -66,13 +63,40 @@ pub fn contests() -> Result<Vec<Contest>> {
             let before = running.cpu_s()?;
             let took = place.as_client(|| small(path, count, keep_alive))?;
             let cpu = running.cpu_s()? - before;
-            Ok(Figures::from([
-                ("requests/s", count as f64 / took.as_secs_f64()),
-                ("CPU us per request", cpu * 1e6 / count as f64),
-            ]))
+            Ok(with(
+                running.memory()?,
+                [
+                    ("requests/s", count as f64 / took.as_secs_f64()),
+                    ("CPU us per request", cpu * 1e6 / count as f64),
+                ],
+            ))
         })?);
     }
     Ok(contests)
+}
+
+/// What a big file costs: every stream takes `each` bytes, `rounds` times.
+fn measured(
+    place: &Place,
+    server: &str,
+    streams: usize,
+    rounds: usize,
+    each: usize,
+) -> Result<Figures> {
+    let running = peers::http(place, server)?;
+    place.as_client(|| big(1, 1, each))?;
+    let before = running.cpu_s()?;
+    let took = place.as_client(|| big(streams, rounds, each))?.as_secs_f64();
+    let cpu = running.cpu_s()? - before;
+    let sent = (each * streams * rounds) as f64;
+    Ok(with(
+        running.memory()?,
+        [
+            ("MB/s", sent / 1e6 / took),
+            ("CPU % of a core", cpu / took * 100.0),
+            ("CPU s per GiB", cpu / (sent / f64::from(1 << 30))),
+        ],
+    ))
 }
 
 /// A connection of one of the clients, each of which has its own address.

@@ -27,6 +27,14 @@ fn rounds() -> usize {
 /// What one run of a server gave: name of the figure -> value. Less is better, but for those that end in `/s`.
 pub type Figures = BTreeMap<&'static str, f64>;
 
+/// The figures of a run, and the memory that it took.
+pub fn with<const N: usize>(
+    memory: [(&'static str, f64); 2],
+    more: [(&'static str, f64); N],
+) -> Figures {
+    memory.into_iter().chain(more).collect()
+}
+
 /// One question, asked of every server in turn.
 pub struct Contest {
     pub name: String,

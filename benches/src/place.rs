@@ -36,8 +36,13 @@ pub struct Place {
 }
 
 fn ip(words: &str) -> Result<()> {
-    let done = Command::new("ip").args(words.split(' ')).output()?;
-    ensure!(done.status.success(), "ip {words}: {}", String::from_utf8_lossy(&done.stderr).trim());
+    run("ip", words)
+}
+
+fn run(program: &str, words: &str) -> Result<()> {
+    let done = Command::new(program).args(words.split(' ')).output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{program} {words}: {}", said.trim());
     Ok(())
 }
 
@@ -83,6 +88,16 @@ impl Place {
         }
         ip(&format!("-n {CLIENT} link set eth0 up"))?;
         Ok(place)
+    }
+
+    /// Makes the wire towards the clients as slow as that.
+    pub fn slow_down(&self, rate: &str) -> Result<()> {
+        run(
+            "tc",
+            &format!(
+                "-n {SERVER} qdisc add dev eth1 root tbf rate {rate} burst 128kb latency 20ms"
+            ),
+        )
     }
 
     /// Starts a server on its core; `is_ready` is asked until it says yes.
@@ -160,16 +175,20 @@ impl Server {
         Ok(usage.context("no usage_usec")?.trim().parse::<f64>()? / 1e6)
     }
 
-    /// Its own memory in MiB, shared pages by share.
-    pub fn pss_mib(&self) -> Result<f64> {
-        let mut kib = 0.0;
+    /// Its memory in MiB: with shared pages by share, and with all that is in memory of what it has mapped.
+    pub fn memory(&self) -> Result<[(&'static str, f64); 2]> {
+        let (mut pss, mut rss) = (0.0, 0.0);
         for pid in fs::read_to_string(self.cgroup.join("cgroup.procs"))?.lines() {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-            let pss = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-            kib +=
-                pss.and_then(|it| it.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0);
+            let mib = |name: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(name));
+                let kib = line.and_then(|it| it.split_whitespace().next()?.parse::<f64>().ok());
+                kib.unwrap_or(0.0) / 1024.0
+            };
+            pss += mib("Pss:");
+            rss += mib("Rss:");
         }
-        Ok(kib / 1024.0)
+        Ok([("PSS MiB", pss), ("RSS MiB", rss)])
     }
 }
 

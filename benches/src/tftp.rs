@@ -10,7 +10,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use crate::peers::{self, LOADERS};
 use crate::place::{ADDRESS, CLIENTS_MAX, Place, client};
-use crate::{Contest, Figures};
+use crate::{Contest, with};
 
 const FILE: &str = "undionly.kpxe";
 /// The biggest loader there is.
@@ -69,13 +69,15 @@ fn contest(room: Room, servers: &[&'static str]) -> Result<Contest> {
         std::thread::sleep(Duration::from_millis(200));
         let cpu = running.cpu_s()? - before;
         took.sort_by(f64::total_cmp);
-        Ok(Figures::from([
-            ("ms until all are done", took[took.len() / 2]),
-            ("CPU us per client", cpu * 1e6 / (rooms * clients) as f64),
-            ("CPU s per GiB", cpu / ((rooms * clients * len) as f64 / f64::from(1 << 30))),
-            ("failed", failed as f64),
-            ("PSS MiB", running.pss_mib()?),
-        ]))
+        Ok(with(
+            running.memory()?,
+            [
+                ("ms until all are done", took[took.len() / 2]),
+                ("CPU us per client", cpu * 1e6 / (rooms * clients) as f64),
+                ("CPU s per GiB", cpu / ((rooms * clients * len) as f64 / f64::from(1 << 30))),
+                ("failed", failed as f64),
+            ],
+        ))
     })
 }
 

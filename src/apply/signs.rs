@@ -211,10 +211,11 @@ pub fn offers(
     socket.set_reuse_address(true)?;
     socket.set_broadcast(true)?;
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68).into())?;
-    let xid = std::process::id();
-    // A room that is switched on meanwhile must not wake us with every answer of ours.
-    socket.attach_filter(&only_of(xid))?;
     let socket = UdpSocket::from(socket);
+    let xid = std::process::id();
+    // Not by that socket: a server with a network of its own, which most are, answers from an address that the packet
+    // filter and the kernel refuse here. A room that is switched on meanwhile must not wake us with every answer of ours.
+    let frames = Frames::ipv4(interface, &only_of(xid))?;
     let mut found = BTreeSet::new();
     let mut buffer = [0; 1500];
     let begun = Instant::now();
@@ -226,15 +227,14 @@ pub fn offers(
             asked += 1;
         }
         let next = if asked < TRIES { patience * asked } else { end };
-        // Nothing at all would mean for ever.
-        let wait = next.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
-        socket.set_read_timeout(Some(wait))?;
-        let len = match socket.recv_from(&mut buffer) {
-            Ok((len, _)) => len,
+        frames.wait_for(next.saturating_sub(begun.elapsed()))?;
+        let len = match frames.receive(&mut buffer) {
+            Ok(len) => len,
             Err(error) if is_silence(&error) => continue,
             Err(error) => return Err(error),
         };
-        let server = buffer.get(..len).and_then(|bytes| offered(bytes, xid));
+        let payload = buffer.get(..len).and_then(for_clients);
+        let server = payload.and_then(|bytes| offered(bytes, xid));
         if let Some(server) = server.filter(|server| *server != own) {
             found.insert(server);
             end = end.min(begun.elapsed() + patience);
@@ -243,19 +243,36 @@ pub fn offers(
     Ok(found.into_iter().collect())
 }
 
-/// Lets answers to this request through: its number stands behind the UDP header and four bytes (socket(7),
-/// SO_ATTACH_FILTER; RFC 2131 section 2).
-fn only_of(xid: u32) -> [SockFilter; 4] {
+/// Ethernet's header.
+const ETHERNET: u32 = 14;
+
+/// Lets answers to this request through: its number stands behind the headers of Ethernet, IP and UDP and four bytes
+/// (socket(7), SO_ATTACH_FILTER; RFC 2131 section 2).
+fn only_of(xid: u32) -> [SockFilter; 5] {
     let code = |parts: [u32; 3]| u16::try_from(parts.iter().sum::<u32>()).unwrap_or_default();
-    let load = code([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS]);
+    // How long IP's header is, in its first byte.
+    let header = code([libc::BPF_LDX, libc::BPF_B, libc::BPF_MSH]);
+    let load = code([libc::BPF_LD, libc::BPF_W, libc::BPF_IND]);
     let compare = code([libc::BPF_JMP, libc::BPF_JEQ, libc::BPF_K]);
     let give = code([libc::BPF_RET, libc::BPF_K, 0]);
     [
-        SockFilter::new(load, 0, 0, 8 + 4),
+        SockFilter::new(header, 0, 0, ETHERNET),
+        SockFilter::new(load, 0, 0, ETHERNET + 8 + 4),
         SockFilter::new(compare, 0, 1, xid),
         SockFilter::new(give, 0, 0, u32::MAX),
         SockFilter::new(give, 0, 0, 0),
     ]
+}
+
+/// What a DHCP server sends to a client: a frame -> its UDP payload (RFC 791 section 3.1, RFC 768).
+fn for_clients(frame: &[u8]) -> Option<&[u8]> {
+    const UDP: u8 = 17;
+    let packet = frame.get(ETHERNET as usize..)?;
+    let first = *packet.first()?;
+    let (header, rest) = packet.split_at_checked(usize::from(first & 0xf) * 4)?;
+    let (ports, payload) = rest.split_at_checked(8)?;
+    let is_udp = first >> 4 == 4 && header.get(9) == Some(&UDP);
+    (is_udp && ports.starts_with(&[0, 67, 0, 68])).then_some(payload)
 }
 
 /// A DHCPDISCOVER that asks for an answer by broadcast (RFC 2131 section 4.1).

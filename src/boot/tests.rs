@@ -78,7 +78,22 @@ fn the_owners_loader_is_the_only_one_where_it_is_there_and_fits() {
     assert_eq!(loader_of(&site, &[], Arch::Bios), None);
 }
 
-// A card of 2010 whose ROM is an iPXE without what is needed today.
+// tests/captures/e-ovmf-sb-shim-grub-http.pcap: Debian's signed GRUB that came by HTTP asks for nothing by HTTP.
+#[test]
+fn no_signed_loader_is_sent_by_http() {
+    let mut site = site();
+    for tree in site.trees.values_mut() {
+        tree.has_shim = true;
+    }
+    let lost = [Loader::SnponlyX64, Loader::IpxeX64].map(|loader| Event::LoaderLost { loader });
+    assert_eq!(loader_of(&site, &lost, Arch::UefiX64), Some(Loader::Shim));
+    let asker = Asker::HttpBoot(Arch::UefiX64);
+    let machine = Machine { mac: mac(1), asker, ip: None, hardware: None };
+    let decision = decide(&site, &state(&lost), &machine);
+    assert_eq!(decision, Decision::Chainload(Loader::SnponlyX64));
+}
+
+// A card of 2010 whose ROM is an iPXE without what is needed today: tinkerbell/smee and danderson/netboot send theirs.
 #[test]
 fn the_owners_loader_takes_the_place_of_the_roms_ipxe_once_a_boot() {
     let mut parts = sample::parts();
@@ -115,7 +130,8 @@ fn only_an_armed_node_is_installed() {
     assert_eq!(plan_of(&[], 1, OWN), Some(Plan::Local));
     assert_eq!(plan_of(&[Event::Armed], 1, OWN), Some(Plan::Install));
     assert_eq!(plan_of(&[Event::Armed, Event::Disarmed], 1, OWN), Some(Plan::Local));
-    assert_eq!(plan_of(&[Event::Armed], 2, OWN), Some(Plan::Local), "another node's arming");
+    let other = Ipv4Addr::new(192, 168, 10, 11);
+    assert_eq!(plan_of(&[Event::Armed], 2, other), Some(Plan::Local), "another node's arming");
 }
 
 #[test]
@@ -152,6 +168,26 @@ fn a_node_that_never_fetches_its_kickstart_is_held_too() {
 #[test]
 fn a_new_node_at_a_pool_address_must_ask_for_its_own_first() {
     assert_eq!(plan_of(&[Event::Armed], 1, POOL), Some(Plan::Hold));
+    assert_eq!(plan_of(&[], 1, POOL), Some(Plan::Hold));
+}
+
+#[test]
+fn who_asks_from_another_address_is_told_nothing_of_the_node() {
+    let machine = Machine { mac: mac(1), asker: IPXE, ip: Some(POOL), hardware: None };
+    let mut parts = sample::parts();
+    let site = site_of(Cluster::assemble(parts.clone()));
+    let tried = vec![Event::Armed, SCRIPT, RELEASED, SCRIPT, RELEASED, SCRIPT, RELEASED];
+    for events in [vec![], vec![Event::Armed], tried.clone()] {
+        let decision = decide(&site, &state(&events), &machine);
+        assert!(matches!(decision, Decision::Hold(Hold::OldAddress(_))), "{decision:?}");
+    }
+    // Addresses of another DHCP server are whatever they are: an installed node boots all the same.
+    parts.network.dhcp = DhcpMode::Proxy;
+    let site = site_of(Cluster::assemble(parts));
+    let decision = decide(&site, &state(&[]), &machine);
+    assert!(matches!(decision, Decision::LocalBoot { node: None, .. }), "{decision:?}");
+    let decision = decide(&site, &state(&tried), &machine);
+    assert!(matches!(decision, Decision::Hold(Hold::OldAddress(_))), "{decision:?}");
 }
 
 fn kickstart(events: &[Event], arm: u64, peer: Ipv4Addr, now: TimestampMs) -> Result<(), Refusal> {

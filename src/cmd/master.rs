@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Files, Wrong, out};
-use crate::apply::{self, Record, look};
+use crate::apply::{self, Pending, Record, look};
 use crate::journal;
 use crate::push;
 use crate::setup::{self, Action, Area, Paths, Plan, Step, Wish};
@@ -173,7 +173,7 @@ impl ApplyArgs {
         }
         let is_risky = plan.steps.iter().any(|step| step.area.is_risky());
         let id = journal::now_ms();
-        record.begin(id)?;
+        let pending = record.begin(id)?;
         if is_risky {
             let exe = std::env::current_exe().context("find this program")?;
             let guarded = apply::guard(&exe, &files.config, &files.state, id, self.within);
@@ -198,11 +198,11 @@ impl ApplyArgs {
             record.confirm()?;
             return out::text(&format!("{total} steps done"));
         }
-        self.confirmed(&record, total)
+        self.confirmed(&record, &pending, total)
     }
 
     /// Asks a person who is there; tells a script what to do.
-    fn confirmed(&self, record: &Record, total: usize) -> anyhow::Result<()> {
+    fn confirmed(&self, record: &Record, pending: &Pending, total: usize) -> anyhow::Result<()> {
         let within = self.within;
         out::text(&format!(
             "{total} steps done; undone in {within} s unless you say: rekindle master confirm"
@@ -210,13 +210,19 @@ impl ApplyArgs {
         if self.yes || !std::io::stdin().is_terminal() {
             return Ok(());
         }
-        if out::ask("open a second ssh session to see that you still get in. Keep it?")? {
-            let kept = record.confirm()?;
-            return out::text(if kept { "kept" } else { "too late: it was undone already" });
-        }
+        let keeps = out::ask("open a second ssh session to see that you still get in. Keep it?")?;
         let _held = record.lock()?;
-        record.roll_back(None)?;
-        out::text("undone")
+        // Meanwhile it may have been confirmed from there, or its time was over.
+        out::text(match (keeps, record.is_kept(pending)?) {
+            (true, true) => "kept: it was confirmed already",
+            (false, true) => "it was confirmed already and stays; rekindle master revert undoes it",
+            (true, false) if record.confirm()? => "kept",
+            (true, false) => "too late: it was undone already",
+            (false, false) => {
+                record.roll_back(Some(pending.id))?;
+                "undone"
+            }
+        })
     }
 }
 

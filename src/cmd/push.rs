@@ -23,7 +23,7 @@ use crate::trust::{PublicKeys, store};
 /// Nodes that are talked to at one time.
 const AT_ONCE: usize = 16;
 
-/// Bring installed nodes up to what a new installation would get: shows what differs, asks, writes
+/// Write the cluster's files on installed nodes as a new installation would get them: shows what differs, asks, writes
 #[derive(Debug, Args)]
 pub(super) struct Push {
     /// Which; all installed ones when left out

@@ -92,7 +92,7 @@ impl Render {
             What::Kickstart => out::text(&kickstart()?),
             What::Ipxe => out::text(&script()?),
             What::All => {
-                let local = Decision::LocalBoot { node, drive, unfit: None };
+                let local = Decision::LocalBoot { node: Some(node), drive, unfit: None };
                 let local = ipxe::render(cluster, node.mac, &local, None)?;
                 let probe = ipxe::render(cluster, node.mac, &Decision::Probe(node), None)?;
                 let texts = [

@@ -222,7 +222,8 @@ impl Pool {
     fn expired(&self, cluster: &Cluster, now: TimestampMs) -> Option<Ipv4Addr> {
         self.by_expiry
             .iter()
-            .take_while(|(until_ms, _)| !is_running(*until_ms, now))
+            // Not the first ones only: where the clock was set back, those that were lent before are the last.
+            .filter(|(until_ms, _)| !is_running(*until_ms, now))
             .map(|(_, ip)| *ip)
             .find(|ip| self.is_lendable(cluster, *ip, now))
     }

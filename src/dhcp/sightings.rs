@@ -10,16 +10,16 @@ use crate::stage::{Event, State, TimestampMs};
 
 /// How often one machine is written down at most.
 pub(super) const EVERY_MS: u64 = 10 * 60 * 1000;
-/// All machines together: five a second. What is missed now is caught at the next packet.
-const COST_MS: u64 = 200;
-const CREDIT_MAX_MS: u64 = 5 * COST_MS;
+/// All machines together: a large room at once, and then one in ten seconds. What is missed is caught at a later packet.
+const COST_MS: u64 = 10_000;
+const CREDIT_MAX_MS: u64 = 1000 * COST_MS;
 
 /// Who was written down in the last ten minutes: at most what the credit allows in that time.
 #[derive(Debug, Default)]
 pub(super) struct Sightings {
     recent: BTreeMap<Mac, (TimestampMs, Ipv4Addr)>,
     credit_ms: u64,
-    counted_ms: TimestampMs,
+    counted_ms: Option<TimestampMs>,
 }
 
 impl Sightings {
@@ -50,9 +50,9 @@ impl Sightings {
 
     fn spend(&mut self, now: TimestampMs) -> bool {
         // A clock that was set back earns the full credit, like a fresh start.
-        let earned = now.checked_sub(self.counted_ms).unwrap_or(CREDIT_MAX_MS);
+        let earned = self.counted_ms.and_then(|at| now.checked_sub(at)).unwrap_or(CREDIT_MAX_MS);
         self.credit_ms = self.credit_ms.saturating_add(earned).min(CREDIT_MAX_MS);
-        self.counted_ms = now;
+        self.counted_ms = Some(now);
         let Some(left) = self.credit_ms.checked_sub(COST_MS) else { return false };
         self.credit_ms = left;
         true

@@ -31,7 +31,7 @@ pub(super) const UEFI: &[(u8, &[u8])] = &[
 ];
 pub(super) const HTTP: &[(u8, &[u8])] =
     &[(93, &[0, 16]), (60, b"HTTPClient:Arch:00016:UNDI:003000"), (55, &[1, 3, 60, 67])];
-pub(super) const IPXE: &[(u8, &[u8])] = &[
+pub(crate) const IPXE: &[(u8, &[u8])] = &[
     (93, &[0, 0]),
     (60, b"PXEClient:Arch:00000:UNDI:002001"),
     (77, b"iPXE"),
@@ -42,7 +42,7 @@ pub(super) const IPXE: &[(u8, &[u8])] = &[
 pub(super) const SYSTEM: &[(u8, &[u8])] = &[(60, b"udhcp 1.35.0"), (55, &[1, 3, 6, 12, 42])];
 
 /// A request as it leaves a client: `head` options first, those of its kind behind.
-pub(super) fn packet(mac: Mac, head: &[(u8, &[u8])], kind: &[(u8, &[u8])]) -> Vec<u8> {
+pub(crate) fn packet(mac: Mac, head: &[(u8, &[u8])], kind: &[(u8, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0; 240];
     bytes[..4].copy_from_slice(&[1, 1, 6, 0]);
     bytes[4..8].copy_from_slice(&[0xca, 0xfe, 0, 1]);
@@ -165,6 +165,8 @@ impl Wire {
     }
 }
 
+// Broadcast: dnsmasq has `--dhcp-broadcast` for ROMs that hear nothing else. The header filled: ROMs from before option
+// 67 (siderolabs/booter#12) and shim (netboot.c, parseDhcp4) read nothing else.
 #[test]
 fn a_nodes_rom_is_offered_its_own_address_and_a_loader() {
     let answer = Wire::new().discover(1, ROM).unwrap();
@@ -193,6 +195,7 @@ fn a_nodes_rom_is_offered_its_own_address_and_a_loader() {
     );
 }
 
+// RFC 2131 section 4.1.
 #[test]
 fn uefi_gets_its_own_loader_by_unicast_unless_it_asks_for_broadcast() {
     let mut wire = Wire::new();
@@ -205,6 +208,7 @@ fn uefi_gets_its_own_loader_by_unicast_unless_it_asks_for_broadcast() {
     assert_eq!(answer.bytes[FLAGS..FLAGS + 2], [0x80, 0]);
 }
 
+// edk2 takes nothing else (HttpBootDhcp4.c); measured with OVMF, tests/captures/proto-D1.pcap.
 #[test]
 fn http_boot_gets_an_url_and_its_class_back() {
     let answer = Wire::new().discover(1, HTTP).unwrap();
@@ -217,6 +221,8 @@ fn http_boot_gets_an_url_and_its_class_back() {
     assert_eq!(message.opts().get(OptionCode::VendorExtensions), None);
 }
 
+// iPXE waits 3 s for a proxy unless option 175.176 says that there is none (net/udp/dhcp.c; without it
+// tests/captures/proto-A1.pcap, with it proto-A2.pcap).
 #[test]
 fn ipxe_gets_the_script_of_its_mac() {
     let answer = Wire::new().discover(1, IPXE).unwrap();
@@ -288,6 +294,7 @@ fn the_same_machine_gets_the_same_address_even_from_a_fresh_server() {
     assert_eq!(wire.discover(STRANGER, IPXE).unwrap().yiaddr, first.yiaddr);
 }
 
+// ROMs ask again after 4, 8, 16 and 32 s, iPXE after 1, 2, 4 and 8 s (iPXE config/dhcp.h).
 #[test]
 fn a_repeated_discover_is_answered_with_the_same_bytes() {
     let mut wire = Wire::new();
@@ -321,6 +328,7 @@ fn a_node_that_selects_another_address_is_told_no() {
     assert_eq!(wire.select(1, ip(10), ROM).unwrap().kind, Kind::Ack);
 }
 
+// RFC 2131 table 5 wants option 50 there; who leaves it out means what it was offered.
 #[test]
 fn a_client_that_selects_us_without_an_address_gets_the_offered_one() {
     let mut wire = Wire::new();
@@ -330,6 +338,7 @@ fn a_client_that_selects_us_without_an_address_gets_the_offered_one() {
     assert_eq!((answer.kind, answer.yiaddr), (Kind::Ack, offered));
 }
 
+// RFC 2131 section 4.3.2.
 #[test]
 fn another_servers_offer_is_left_to_it_and_ours_is_free_again() {
     let mut wire = Wire::small(1);
@@ -354,6 +363,7 @@ fn who_tries_another_server_goes_on_using_what_we_lent_until_that_runs_out() {
     assert!(wire.discover(STRANGER + 1, ROM).is_ok());
 }
 
+// RFC 2131 section 4.3.2, INIT-REBOOT.
 #[test]
 fn a_node_that_remembers_its_address_keeps_it_and_a_wrong_one_is_refused() {
     let mut wire = Wire::new();
@@ -363,6 +373,7 @@ fn a_node_that_remembers_its_address_keeps_it_and_a_wrong_one_is_refused() {
     assert_eq!(wire.init_reboot(1, elsewhere, SYSTEM).unwrap().kind, Kind::Nak);
 }
 
+// RFC 2131 section 4.3.2: silence where there is no record of the client, DHCPNAK where the address is wrong.
 #[test]
 fn an_unknown_machine_is_refused_only_what_cannot_be_its_own() {
     let mut wire = Wire::new();
@@ -380,6 +391,7 @@ fn an_unknown_machine_is_refused_only_what_cannot_be_its_own() {
     assert_eq!(kind(wire.init_reboot(STRANGER, held, ROM)), Ok(Kind::Ack));
 }
 
+// RFC 2131 section 4.3.2, RENEWING; to the port it came from, as dnsmasq does (dhcp.c).
 #[test]
 fn a_renewal_is_answered_where_it_came_from() {
     let mut wire = Wire::new();
@@ -396,6 +408,7 @@ fn a_renewal_is_answered_where_it_came_from() {
     );
 }
 
+// RFC 2131 section 4.3.5.
 #[test]
 fn an_informing_client_gets_everything_but_an_address() {
     let mut wire = Wire::new();
@@ -416,6 +429,7 @@ fn decline(last: u8, ip: Ipv4Addr) -> Vec<u8> {
     packet(mac(last), &[(53, &[4]), (54, &MASTER.octets()), (50, &ip.octets())], &[])
 }
 
+// RFC 2131 section 4.3.3; ten minutes are dnsmasq's DECLINE_BACKOFF.
 #[test]
 fn a_declined_address_rests_for_ten_minutes() {
     let mut wire = Wire::new();
@@ -450,6 +464,7 @@ fn nobody_can_decline_another_machines_address() {
     assert_eq!(wire.discover(STRANGER, ROM).unwrap().yiaddr, held);
 }
 
+// RFC 2131 section 4.3.4.
 #[test]
 fn a_released_address_is_free_at_once() {
     let mut wire = Wire::small(1);
@@ -487,6 +502,7 @@ fn an_address_that_became_a_nodes_is_not_lent_any_more() {
     assert_eq!(wire.dhcp.mac_of(held, &wire.site.cluster), Some(mac(9)));
 }
 
+// The vendor area has 64 bytes (RFC 951 section 3), and no options of DHCP's own in it (RFC 1534 section 2).
 #[test]
 fn bootp_is_answered_for_nodes_only_and_within_its_64_bytes() {
     let mut wire = Wire::new();
@@ -503,6 +519,7 @@ fn bootp_is_answered_for_nodes_only_and_within_its_64_bytes() {
     assert_eq!(ignored, Ignored::Bootp(mac(STRANGER)));
 }
 
+// PXE 2.1. Some firmware asks port 4011 whatever it was offered: edk2 after option 60 alone, tests/captures/proto-B1.
 #[test]
 fn the_boot_servers_port_answers_with_the_loader_only() {
     let mut wire = Wire::new();
@@ -523,6 +540,7 @@ fn the_boot_servers_port_answers_with_the_loader_only() {
     ));
 }
 
+// dnsmasq (rfc2131.c) echoes it, because clients wait for it.
 #[test]
 fn a_chosen_boot_item_is_confirmed() {
     let mut kind = UEFI.to_vec();
@@ -536,6 +554,7 @@ fn a_chosen_boot_item_is_confirmed() {
     );
 }
 
+// RFC 2131 section 4.1 (giaddr), RFC 3046 section 2.2 (option 82).
 #[test]
 fn a_relay_in_the_subnet_gets_the_answer_and_its_own_option_last() {
     let mut wire = Wire::new();
@@ -553,6 +572,7 @@ fn a_relay_in_the_subnet_gets_the_answer_and_its_own_option_last() {
     assert!(matches!(wire.send(&foreign), Err(Ignored::Outside { .. })));
 }
 
+// RFC 2131 section 4.3.2: the relay has to broadcast a DHCPNAK, so the flag is set for it.
 #[test]
 fn a_refused_client_behind_a_relay_is_reached_by_broadcast() {
     let head: [(u8, &[u8]); 3] = [(53, &[3]), (54, &MASTER.octets()), (50, &ip(77).octets())];
@@ -640,15 +660,21 @@ fn another_address_is_written_down_at_once() {
 }
 
 #[test]
-fn a_flood_of_macs_writes_five_lines_a_second() {
-    let mut wire = Wire::new();
-    let flood = |wire: &mut Wire, from: u8| {
-        let seen = |last| wire.discover(last, ROM).ok().and_then(|answer| answer.seen);
-        (from..from + 40).filter_map(seen).count()
+fn a_flood_of_macs_writes_a_room_and_then_a_line_in_ten_seconds() {
+    let (mut sightings, state, start) = (Sightings::default(), State::default(), 1_000_000_000);
+    let mut flood = |now| {
+        let seen = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            let mac = Mac::from_wire([2, 0, 0, 0, high, low]).unwrap();
+            let request = Request::parse(&packet(mac, &[(53, &[1])], ROM)).unwrap();
+            sightings.saw(&state, &request, ip(200), now)
+        };
+        (0..3000).filter_map(seen).count()
     };
-    assert_eq!(flood(&mut wire, 100), 5);
-    wire.now += 1000;
-    assert_eq!(flood(&mut wire, 100), 5, "those missed have their turn");
+    assert_eq!(flood(start), 1000);
+    assert_eq!(flood(start + 9_999), 0);
+    assert_eq!(flood(start + 10_000), 1, "those missed have their turn");
+    assert_eq!(flood(start + 60_000), 5);
 }
 
 #[test]

@@ -12,6 +12,9 @@ use nix::sys::stat::Mode;
 
 use super::FilePath;
 
+/// How often a way is gone again that changes under our feet.
+const TRIES: u32 = 10;
+
 /// A regular file that is ready to be sent.
 #[derive(Debug)]
 pub struct Opened {
@@ -28,7 +31,15 @@ pub struct Opened {
 /// Opens `path` below `root`. `RESOLVE_BENEATH` (openat2(2)) makes the kernel refuse whatever
 /// leads out, links included. Folders and devices are "not found".
 pub fn open_below(root: &Path, path: &FilePath) -> io::Result<Opened> {
-    resolve(root, path, ResolveFlag::empty())
+    // A way with `..` in a link that was renamed meanwhile is to be gone again (openat2(2), EAGAIN).
+    let mut opened = resolve(root, path, ResolveFlag::empty());
+    for _ in 0..TRIES {
+        if opened.as_ref().err().and_then(io::Error::raw_os_error) != Some(libc::EAGAIN) {
+            break;
+        }
+        opened = resolve(root, path, ResolveFlag::empty());
+    }
+    opened
 }
 
 /// The same without waiting for a disk: `None` when the kernel does not know the way by heart, or cannot be asked for
@@ -46,6 +57,19 @@ fn resolve(root: &Path, path: &FilePath, more: ResolveFlag) -> io::Result<Opened
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | more);
     describe(File::from(openat2(&root, path.as_str(), how)?))
+}
+
+/// Whether there simply is no such file below the folder (openat2(2): what leads out is EXDEV or ELOOP). Anything else may
+/// be better the next time.
+pub fn is_absence(error: &io::Error) -> bool {
+    use io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::NotADirectory
+            | ErrorKind::CrossesDevices
+            | ErrorKind::IsADirectory
+    ) || error.raw_os_error() == Some(libc::ELOOP)
 }
 
 /// Opens a file that the owner named.

@@ -118,7 +118,9 @@ pub fn is_milestone(before: Option<(u32, u32)>, done: u32, total: u32) -> bool {
         Some((last, known)) if known == total => {
             done > last && (done == total || done - last >= (total / 20).max(1))
         }
-        Some(_) | None => true,
+        // One that changes to and fro would write without end.
+        Some((_, known)) => total > known,
+        None => true,
     }
 }
 

@@ -26,6 +26,8 @@ const SERVER_PORT: u16 = 67;
 const BOOT_SERVER_PORT: u16 = 4011;
 /// More than any client sends in one datagram; the rest of a longer one is cut off.
 const DATAGRAM_MAX: usize = 2048;
+/// Room for the answers to a large room behind a relay, which wait for nothing when there is none.
+const SEND_BUFFER: usize = 4 << 20;
 /// Datagrams taken in at once, and answered before other tasks have their turn.
 const BURST: usize = 64;
 
@@ -66,6 +68,10 @@ impl DhcpSocket {
 
 fn prepare(socket: &std::net::UdpSocket) -> io::Result<()> {
     socket.set_broadcast(true)?;
+    // The forced size needs CAP_NET_ADMIN; without it the system's limit has to do.
+    if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+        socket2::SockRef::from(socket).set_send_buffer_size(SEND_BUFFER)?;
+    }
     Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?)
 }
 
@@ -109,9 +115,7 @@ async fn serve(
             (waiting, user) = trials.next() => {
                 core.tried(waiting.ip, user);
                 let Waiting { bytes, from, .. } = waiting;
-                if let Some(Step::Answer(answer)) = core.handle(Datagram { bytes: &bytes, from, service }) {
-                    send(socket, place, &answer).await;
-                }
+                take(socket, place, core, &mut trials, Datagram { bytes: &bytes, from, service }).await;
                 continue;
             }
         }
@@ -121,13 +125,23 @@ async fn serve(
             received => received?,
         }
         for (bytes, from) in inbox.iter() {
-            match core.handle(Datagram { bytes, from, service }) {
-                Some(Step::Answer(answer)) => send(socket, place, &answer).await,
-                Some(Step::Try(ip)) => trials.ask(ip, bytes, from),
-                None => {}
-            }
+            take(socket, place, core, &mut trials, Datagram { bytes, from, service }).await;
         }
         tokio::task::yield_now().await;
+    }
+}
+
+async fn take(
+    socket: &UdpSocket,
+    place: &Place,
+    core: &impl Core,
+    trials: &mut Trials,
+    datagram: Datagram<'_>,
+) {
+    match core.handle(datagram) {
+        Some(Step::Answer(answer)) => send(socket, place, &answer).await,
+        Some(Step::Try(ip)) => trials.ask(ip, datagram.bytes, datagram.from),
+        None => {}
     }
 }
 
@@ -206,10 +220,15 @@ async fn send(socket: &UdpSocket, place: &Place, answer: &Answer) {
             }
         }
     };
-    match send_to(socket, place, &answer.bytes, to).await {
+    let is_known = !matches!(answer.destination, Destination::Relay(_) | Destination::Client(_));
+    match send_to(socket, place, &answer.bytes, to, is_known).await {
         Ok(()) => {
             let (kind, ip, boot) = (answer.kind, answer.yiaddr, answer.boot);
             tracing::trace!(%mac, ?kind, %ip, ?boot, %to, "DHCP answer");
+        }
+        // Whoever names many addresses that nobody has could say it without end.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            tracing::debug!(%mac, %to, "no room for a DHCP answer; it asks again");
         }
         Err(error) => tracing::warn!(%mac, %to, %error, "DHCP answer was not sent"),
     }
@@ -219,12 +238,15 @@ fn everybody() -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT)
 }
 
-/// Waits for room when a whole room of machines is answered faster than the card sends.
+/// Waits for room when a whole room of machines is answered faster than the card sends. Not for an address that the
+/// kernel has to ask the wire for: it keeps the datagram for seconds, and whoever names many addresses that nobody has
+/// would keep everybody else waiting.
 async fn send_to(
     socket: &UdpSocket,
     place: &Place,
     bytes: &[u8],
     to: SocketAddrV4,
+    waits: bool,
 ) -> io::Result<()> {
     let info = in_pktinfo {
         ipi_ifindex: place.index,
@@ -237,5 +259,5 @@ async fn send_to(
         let fd = socket.as_raw_fd();
         Ok(sendmsg(fd, &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to)).map(drop)?)
     };
-    socket.async_io(Interest::WRITABLE, send).await
+    if waits { socket.async_io(Interest::WRITABLE, send).await } else { send() }
 }

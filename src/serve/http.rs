@@ -13,8 +13,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    HeaderValue, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER,
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    ETAG, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    RETRY_AFTER,
 };
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
@@ -34,8 +35,9 @@ const CONNECTIONS_MAX: usize = 512;
 /// Connections of one machine; dnf opens three at a time.
 const CONNECTIONS_EACH: usize = 32;
 
-/// How long a client may take to send its request line and headers, also between requests.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to send its request line and headers, also between requests; and as long again for what it
+/// posts.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client may take nothing of what it asked for: an installer's disk may be busy for a while.
 const STUCK: Duration = Duration::from_secs(120);
@@ -131,7 +133,7 @@ async fn connection(stream: TcpStream, peer: Ipv4Addr, room: Arc<Room>, shared: 
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(REQUEST_TIMEOUT)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(sendfile::Stream::new(stream, room)), service);
     let mut connection = std::pin::pin!(connection);
@@ -159,9 +161,17 @@ async fn answer(
         hyper::Method::POST => Method::Post,
         _ => return refuse(&Refused::Method { allow: "GET, HEAD, POST" }),
     };
-    let body = match Limited::new(body, BODY_MAX).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => return refuse(&Refused::Malformed(format!("at most {BODY_MAX} bytes, please"))),
+    let body = Limited::new(body, BODY_MAX).collect();
+    let body = match tokio::time::timeout(REQUEST_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => {
+            return refuse(&Refused::Malformed(format!("at most {BODY_MAX} bytes, please")));
+        }
+        Err(_) => {
+            let mut response = refuse(&Refused::Malformed("it takes too long to come".to_owned()));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return response;
+        }
     };
     let outcome = shared.handle_http(&Request { peer, method, path, body: &body });
     if !outcome.records.is_empty()
@@ -182,10 +192,10 @@ async fn answer(
     match outcome.reply {
         Reply::Text(text) => whole("text/plain; charset=utf-8", text.into()),
         Reply::Secret(bytes) => whole("application/octet-stream", bytes.into()),
-        Reply::Loader(loader) => match shared.loaders.get(&loader) {
+        Reply::Program(program) => match shared.programs.get(&program) {
             Some(bytes) => {
                 if head.method == hyper::Method::GET {
-                    shared.file_sent(peer, loader.file_name(), bytes.len() as u64);
+                    shared.file_sent(peer, program.file_name(), bytes.len() as u64);
                 }
                 whole("application/efi", bytes.clone())
             }
@@ -251,29 +261,22 @@ async fn file(
     match opened.await {
         Ok(Ok(opened)) => part_of(opened, asked),
         Ok(Err(error)) => absent(&error, path),
-        Err(_) => refuse(&Refused::NotFound),
+        Err(_) => refuse(&unreadable()),
     }
 }
 
-/// Anaconda retries everything but a real 404.
+/// Anaconda retries everything but a real 404, so only what is not there gets one.
 fn absent(error: &std::io::Error, path: &FilePath) -> Response<Body> {
-    if !is_absence(error) {
-        let path = path.as_str();
-        tracing::error!(%error, path, "a file that is there cannot be served");
+    if files::is_absence(error) {
+        return refuse(&Refused::NotFound);
     }
-    refuse(&Refused::NotFound)
+    let path = path.as_str();
+    tracing::error!(%error, path, "a file that is there cannot be served");
+    refuse(&unreadable())
 }
 
-/// Whether there simply is no such file below the folder (openat2(2): what leads out is EXDEV or ELOOP).
-fn is_absence(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    matches!(
-        error.kind(),
-        ErrorKind::NotFound
-            | ErrorKind::NotADirectory
-            | ErrorKind::CrossesDevices
-            | ErrorKind::IsADirectory
-    ) || error.raw_os_error() == Some(nix::libc::ELOOP)
+fn unreadable() -> Refused {
+    Refused::Unavailable("the file cannot be read now".to_owned())
 }
 
 fn part_of(opened: files::Opened, asked: &hyper::HeaderMap) -> Response<Body> {
@@ -288,7 +291,9 @@ fn part_of(opened: files::Opened, asked: &hyper::HeaderMap) -> Response<Body> {
     headers.extend(value(&last_modified).map(|date| (LAST_MODIFIED, date)));
     let known =
         |tags: &str| tags.split(',').any(|tag| matches!(tag.trim(), "*") || tag.trim() == etag);
-    if header(IF_NONE_MATCH).is_some_and(known) {
+    // RFC 9110 section 13.2.2: a date counts only without tags, and is the one that we told.
+    let is_as_old = || header(IF_MODIFIED_SINCE).is_some_and(|date| date == last_modified);
+    if header(IF_NONE_MATCH).map_or_else(is_as_old, known) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
@@ -314,7 +319,7 @@ fn part_of(opened: files::Opened, asked: &hyper::HeaderMap) -> Response<Body> {
         Ok(body) => *response.body_mut() = Full::new(body),
         Err(error) => {
             tracing::warn!(%error, "cannot read a file");
-            return refuse(&Refused::Unavailable("the file cannot be read now".to_owned()));
+            return refuse(&unreadable());
         }
     }
     response

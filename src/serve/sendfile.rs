@@ -27,11 +27,13 @@ use crate::sys::map::Mapping;
 /// Answers of this size and more leave in full packets only (TCP_CORK, tcp(7)): with few connections that is half as
 /// much again per second. For small ones the two calls cost more than they save.
 const CORKED: usize = 1 << 20;
-/// With more connections than these corking costs more than it gives: measured, 32 streams get a fifth less, for half as much CPU again.
+/// With more connections than these corking costs more than it gives: measured, 32 streams get a fifth less, for half
+/// as much CPU again.
 const FEW: usize = 8;
 
-/// At most this much per call: a fast reader must not keep a thread from the other connections.
-const CHUNK: usize = 1 << 20;
+/// At most this much per call: a fast reader must not keep a thread from the other connections. With half of it few
+/// streams get a tenth less.
+const CHUNK: usize = 2 << 20;
 
 /// The mappings that are bodies now, by the address of their first byte.
 static BODIES: Mutex<BTreeMap<usize, Arc<Source>>> = Mutex::new(BTreeMap::new());

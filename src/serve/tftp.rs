@@ -1,6 +1,6 @@
 //! The sockets of the TFTP server: port 69, and one socket for each transfer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -10,8 +10,10 @@ use std::os::unix::fs::FileExt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::Interest;
@@ -24,11 +26,14 @@ use super::udp::{self, BindError};
 use crate::name::IfName;
 use crate::sys::mtu;
 use crate::tftp::transfer::Content;
-use crate::tftp::{Finished, Server, Step, TransferId};
+use crate::tftp::{Finished, Server, Step, TRANSFERS_MAX, TransferId, Wanted};
 
 const PORT: u16 = 69;
 /// The largest frame a client can send us a request in.
 const DATAGRAM_MAX: usize = 1500;
+
+/// Bytes that the kernel reads ahead in one go, at least.
+const AHEAD: usize = 128 * 1024;
 
 /// Port 69 of our address on the private interface.
 #[derive(Debug)]
@@ -83,16 +88,25 @@ impl Shared {
 }
 
 /// What the sockets ask the core.
-pub trait Core {
+pub trait Core: Clone + Send + 'static {
     /// The file of that name, as that machine may have it. When it comes, what must be on the disk before is there.
-    fn find(
-        &self,
-        name: &str,
-        peer: Ipv4Addr,
-    ) -> impl Future<Output = Option<Arc<dyn Content>>> + Send;
+    fn find(&self, name: &str, peer: Ipv4Addr) -> impl Future<Output = Found> + Send;
 
     /// A transfer has ended.
     fn finished(&self, finished: Finished);
+}
+
+/// What came of the search for a file.
+#[derive(Debug)]
+pub enum Found {
+    /// This.
+    Content(Arc<dyn Content>),
+    /// This text.
+    Text(String),
+    /// There is none: said at once, because clients wait for that.
+    Absent,
+    /// Perhaps the next time: nothing is said, because clients ask again, and take an error for the last word.
+    NotNow,
 }
 
 /// A file that is read as it is sent.
@@ -103,9 +117,20 @@ pub struct OnDisk {
 }
 
 impl OnDisk {
-    /// Of so many bytes; `None` when no address space has room for them.
+    /// Of so many bytes; `None` when no address space has room for them. Waits for the disk to take the wish to have
+    /// all of it in memory before it is asked for.
     pub fn new(file: File, len: u64) -> Option<Self> {
-        Some(Self { file, len: usize::try_from(len).ok()? })
+        let len = usize::try_from(len).ok()?;
+        let advice = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+        // One wish is cut off at what the kernel reads ahead at most.
+        for first in (0..len).step_by(AHEAD) {
+            let (first, size) = (first.try_into().ok()?, AHEAD.try_into().ok()?);
+            if let Err(error) = posix_fadvise(&file, first, size, advice) {
+                tracing::debug!(%error, "a file is read only when it is asked for");
+                break;
+            }
+        }
+        Some(Self { file, len })
     }
 }
 
@@ -122,65 +147,141 @@ impl Content for OnDisk {
 /// Serves until it is dropped, or port 69 breaks; dropping ends all transfers.
 pub async fn run(socket: TftpSocket, core: impl Core) -> io::Result<Infallible> {
     let TftpSocket { socket, interface, address } = socket;
-    let socket = UdpSocket::from_std(socket)?;
-    let place = Arc::new(Place { interface, address, takes_bursts: AtomicBool::new(true) });
-    let server = Mutex::new(Server::default());
-    let shared = Arc::new(Shared { server, started: Instant::now() });
-    let mut nudges: BTreeMap<TransferId, Arc<Notify>> = BTreeMap::new();
-    let mut tasks = JoinSet::new();
-    let mut buffer = vec![0; DATAGRAM_MAX];
-    loop {
-        let (len, from) = tokio::select! {
-            received = socket.recv_from(&mut buffer) => match received {
-                Ok((len, SocketAddr::V4(from))) => (len, from),
-                Ok((_, SocketAddr::V6(_))) => continue,
-                // Said of an earlier refusal of ours, or of a cable that is out.
-                Err(error) if is_passing(&error) => continue,
-                Err(error) => return Err(error),
-            },
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                let Ok(id) = ended else { continue };
-                nudges.remove(&id);
-                let finished = shared.server().finish(id);
-                if let Some(finished) = finished {
-                    core.finished(finished);
-                }
-                continue;
+    let place = Place { interface, address, takes_bursts: AtomicBool::new(true) };
+    let shared = Shared { server: Mutex::new(Server::default()), started: Instant::now() };
+    let port = Port {
+        socket: UdpSocket::from_std(socket)?,
+        core,
+        place: Arc::new(place),
+        shared: Arc::new(shared),
+        nudges: BTreeMap::new(),
+        searching: BTreeSet::new(),
+        tasks: JoinSet::new(),
+    };
+    port.run().await
+}
+
+/// Port 69, and what came of it.
+struct Port<C> {
+    socket: UdpSocket,
+    core: C,
+    place: Arc<Place>,
+    shared: Arc<Shared>,
+    nudges: BTreeMap<TransferId, Arc<Notify>>,
+    /// For whom a file is looked for. Who asks again meanwhile meets silence: what is handed out may be counted.
+    searching: BTreeSet<SocketAddrV4>,
+    tasks: JoinSet<Ended>,
+}
+
+/// What the tasks of port 69 end with.
+enum Ended {
+    /// A file was looked for.
+    Search(Wanted, Found),
+    /// A transfer is over.
+    Transfer(TransferId),
+}
+
+impl<C: Core> Port<C> {
+    async fn run(mut self) -> io::Result<Infallible> {
+        let mut buffer = vec![0; DATAGRAM_MAX];
+        loop {
+            tokio::select! {
+                received = self.socket.recv_from(&mut buffer) => match received {
+                    Ok((len, SocketAddr::V4(from))) => {
+                        let bytes = buffer.get(..len).unwrap_or_default();
+                        let now = self.shared.now();
+                        let step = self.shared.server().handle_request(bytes, from, now);
+                        self.take(step, from);
+                    }
+                    Ok((_, SocketAddr::V6(_))) => {}
+                    // Said of an earlier refusal of ours, or of a cable that is out.
+                    Err(error) if is_passing(&error) => {}
+                    Err(error) => return Err(error),
+                },
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
+                    Ok(Ended::Search(wanted, found)) => self.open(wanted, found),
+                    Ok(Ended::Transfer(id)) => self.forget(id),
+                    Err(error) => {
+                        tracing::error!(%error, "a part of the TFTP server broke");
+                        // Whose search it was is not known; at worst another one is made twice.
+                        self.searching.clear();
+                    }
+                },
             }
-        };
-        let bytes = buffer.get(..len).unwrap_or_default();
-        let now = shared.now();
-        let mut step = shared.server().handle_request(bytes, from, now);
-        if let Step::Find(wanted) = step {
-            step = match core.find(&wanted.name, *from.ip()).await {
-                Some(content) => shared.server().open(wanted, content, shared.now()),
-                None => wanted.refuse(),
-            };
         }
+    }
+
+    fn take(&mut self, step: Step, from: SocketAddrV4) {
         match step {
+            Step::Find(wanted) => self.search(wanted),
             Step::Start { id, ended } => {
-                for nudge in ended.iter().filter_map(|id| nudges.get(id)) {
-                    nudge.notify_one();
-                }
+                ended.iter().for_each(|id| self.nudge(*id));
                 let nudge = Arc::new(Notify::new());
-                nudges.insert(id, Arc::clone(&nudge));
-                let (place, shared) = (Arc::clone(&place), Arc::clone(&shared));
-                tasks.spawn(transfer(id, from, place, nudge, shared));
+                self.nudges.insert(id, Arc::clone(&nudge));
+                let (place, shared) = (Arc::clone(&self.place), Arc::clone(&self.shared));
+                let transfer = transfer(id, from, place, nudge, shared);
+                self.tasks.spawn(async move { Ended::Transfer(transfer.await) });
             }
-            Step::Again(id) => {
-                if let Some(nudge) = nudges.get(&id) {
-                    nudge.notify_one();
-                }
-            }
+            Step::Again(id) => self.nudge(id),
             Step::Refuse { bytes, name } => {
                 tracing::debug!(%from, name, "TFTP request refused");
-                if let Err(error) = socket.try_send_to(&bytes, from.into()) {
+                if let Err(error) = self.socket.try_send_to(&bytes, from.into()) {
                     tracing::debug!(%from, %error, "TFTP refusal was not sent");
                 }
             }
-            // Asked and answered above.
-            Step::Find(_) => {}
             Step::Drop(why) => tracing::debug!(%from, %why, "TFTP datagram dropped"),
+        }
+    }
+
+    /// A search may wait for the disk; the port does not.
+    fn search(&mut self, wanted: Wanted) {
+        if self.searching.len() < TRANSFERS_MAX && self.searching.insert(wanted.from) {
+            let core = self.core.clone();
+            let mut search = Box::pin(async move {
+                let found = core.find(&wanted.name, *wanted.from.ip()).await;
+                (wanted, found)
+            });
+            // What is in memory needs no task.
+            let at_once = search.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            if let Poll::Ready((wanted, found)) = at_once {
+                self.open(wanted, found);
+            } else {
+                self.tasks.spawn(async move {
+                    let (wanted, found) = search.await;
+                    Ended::Search(wanted, found)
+                });
+            }
+        }
+    }
+
+    fn open(&mut self, wanted: Wanted, found: Found) {
+        let from = wanted.from;
+        self.searching.remove(&from);
+        let now = self.shared.now();
+        let step = match found {
+            Found::Content(content) => self.shared.server().open(wanted, content, now),
+            Found::Text(text) => {
+                let content = Arc::new(wanted.encode(&text));
+                self.shared.server().open(wanted, content, now)
+            }
+            Found::Absent => wanted.refuse(),
+            Found::NotNow => return tracing::debug!(%from, name = wanted.name, "not now"),
+        };
+        self.take(step, from);
+    }
+
+    fn nudge(&self, id: TransferId) {
+        if let Some(nudge) = self.nudges.get(&id) {
+            nudge.notify_one();
+        }
+    }
+
+    fn forget(&mut self, id: TransferId) {
+        self.nudges.remove(&id);
+        // Its own statement: the lock is not held while the core takes note.
+        let finished = self.shared.server().finish(id);
+        if let Some(finished) = finished {
+            self.core.finished(finished);
         }
     }
 }
@@ -219,7 +320,9 @@ async fn transfer(
                 Ok(len) => {
                     let bytes = buffer.get(..len).unwrap_or_default();
                     let now = shared.now();
-                    shared.server().handle_packet(id, bytes, now);
+                    if shared.server().handle_packet(id, bytes, now) {
+                        rest(&socket);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     shared.server().handle_closed(id);
@@ -237,6 +340,14 @@ async fn transfer(
             () = nudge.notified() => {}
         }
     }
+}
+
+/// Until its client was sent more, nothing will come to that socket: saves asking it. The next datagram wakes it again
+/// (EPOLLET, epoll(7)).
+fn rest(socket: &UdpSocket) {
+    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+    // It says what it was told.
+    let _ = socket.try_io(Interest::READABLE, nothing);
 }
 
 async fn send_all(

@@ -18,6 +18,8 @@ use crate::sys::packet::Frames;
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Most that wait; the clients of others ask again.
 const WAITING_MAX: usize = 4096;
+/// Frames that are taken in before others have their turn.
+const FRAMES_MAX: usize = 4096;
 /// The longest ARP frame, with room for what a switch adds.
 const FRAME_MAX: usize = 128;
 
@@ -57,6 +59,9 @@ impl Trials {
         if self.waiting.len() >= WAITING_MAX {
             return;
         }
+        if self.asked.is_empty() {
+            self.forget_old_frames();
+        }
         let sent =
             self.wire.as_ref().map(|(wire, card)| wire.get_ref().send(&arp::probe(*card, ip)));
         let patience = match sent {
@@ -70,6 +75,17 @@ impl Trials {
         self.asked.insert(ip, None);
         let due = Instant::now() + patience;
         self.waiting.push_back(Waiting { ip, bytes: bytes.to_vec(), from, due });
+    }
+
+    /// What was said before anybody asked is no answer: it may be of a machine that has moved on.
+    fn forget_old_frames(&self) {
+        let mut buffer = [0; FRAME_MAX];
+        let Some((wire, _)) = &self.wire else { return };
+        for _ in 0..FRAMES_MAX {
+            if wire.get_ref().receive(&mut buffer).is_err() {
+                return;
+            }
+        }
     }
 
     /// The next datagram that has waited long enough, and whose card answered. Ends only then; may be dropped any time.
@@ -98,7 +114,10 @@ async fn listen(
     let Some((wire, _)) = wire else { return std::future::pending().await };
     let mut buffer = [0; FRAME_MAX];
     let Ok(mut ready) = wire.readable().await else { return std::future::pending().await };
-    while let Ok(received) = ready.try_io(|frames| frames.get_ref().receive(&mut buffer)) {
+    for _ in 0..FRAMES_MAX {
+        let Ok(received) = ready.try_io(|frames| frames.get_ref().receive(&mut buffer)) else {
+            return;
+        };
         // Said when the cable is out.
         let Ok(len) = received else { continue };
         let sender = buffer.get(..len).and_then(arp::sender);

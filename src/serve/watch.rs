@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{Shared, load_site};
 use crate::cluster::Os;
+use crate::machine::Program;
 use crate::name::IfName;
 use crate::repo::key;
 
@@ -115,7 +116,7 @@ fn reload(config: &Path, shared: &Shared, said: Option<String>) -> Option<String
     let site = match load_site(config) {
         Ok(mut site) => {
             // What was not there when we started is not in memory.
-            site.loaders.retain(|loader| shared.loaders.contains_key(loader));
+            site.loaders.retain(|loader| shared.programs.contains_key(&Program::Loader(*loader)));
             site
         }
         Err(error) => {

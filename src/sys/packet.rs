@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use nix::libc;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use crate::name::IfName;
@@ -41,6 +41,19 @@ impl Frames {
         let (socket, _) = at(card, Type::RAW.nonblocking(), libc::ETH_P_ARP)?;
         // SAFETY: the socket is ours alone, is open until the frames are dropped, and is never exchanged.
         Ok(unsafe { AsyncFd::register(Self(socket)) }?)
+    }
+
+    /// Opens the card for those of its IPv4 frames that `filter` lets through, before any packet filter of the system or
+    /// its idea of a sensible source sees them.
+    pub fn ipv4(card: &IfName, filter: &[SockFilter]) -> io::Result<Self> {
+        let (socket, _) = at(card, Type::RAW, libc::ETH_P_IP)?;
+        socket.attach_filter(filter)?;
+        Ok(Self(socket))
+    }
+
+    /// How long one waits for a frame from now on; not at all would mean for ever.
+    pub fn wait_for(&self, patience: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(patience.max(Duration::from_millis(1))))
     }
 
     /// Sends a frame, header and all.

@@ -35,7 +35,7 @@ pub struct Read {
 pub enum Mode {
     /// As they are. Also what unknown modes are taken for.
     Octet,
-    /// As text. Served as they are too: loaders are no texts.
+    /// As text. Loaders, which are none, are served as they are.
     Netascii,
     /// To a user's mailbox; obsolete and refused.
     Mail,

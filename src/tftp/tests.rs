@@ -73,6 +73,7 @@ fn a_loader_is_delivered_whole() {
     assert_eq!((server.finish(id), server.is_empty()), (None, true));
 }
 
+// edk2: tests/captures/c-ovmf-virtio-snponly2025.pcap; pin/tftp#125.
 #[test]
 fn uefi_asks_for_the_size_aborts_and_fetches_from_the_next_port_or_the_same() {
     for port in [2001, 2000] {
@@ -88,6 +89,7 @@ fn uefi_asks_for_the_size_aborts_and_fetches_from_the_next_port_or_the_same() {
     }
 }
 
+// RFC 1350 section 4: a transfer belongs to its pair of ports.
 #[test]
 fn a_request_that_comes_twice_has_one_transfer() {
     let mut server = Server::default();
@@ -99,6 +101,7 @@ fn a_request_that_comes_twice_has_one_transfer() {
     assert_eq!(server.len(), 1);
 }
 
+// ROMs take the same port again (pin/tftp#125); edk2 another one.
 #[test]
 fn a_later_or_different_request_from_the_same_port_starts_anew() {
     for (bytes, wait) in [(FETCH, 1000), (PROBE, 10)] {
@@ -120,6 +123,7 @@ fn an_acknowledged_transfer_is_no_duplicate_any_more() {
     assert_ne!(start(&mut server, FETCH, peer(50, 2000)), old);
 }
 
+// iPXE looks for autoexec.ipxe (efi_autoexec.c), shim for certificates (16.1), and both wait for the answer.
 #[test]
 fn what_is_not_a_loader_is_refused_at_once() {
     let mut server = Server::default();
@@ -133,6 +137,18 @@ fn what_is_not_a_loader_is_refused_at_once() {
     assert!(server.is_empty());
 }
 
+// dnsmasq tells the path where it looked.
+// RFC 1350 section 1 and RFC 764: what is a text has two bytes at the end of a line in netascii, and its size is not told.
+#[test]
+fn a_text_ends_its_lines_as_its_client_wants_them() {
+    for (mode, expected) in [("netascii", &b"a\r\nb\r\n"[..]), ("octet", b"a\nb\n")] {
+        let request = format!("\0\x01grub.cfg\0{mode}\0");
+        let step = Server::default().handle_request(request.as_bytes(), peer(50, 2000), START);
+        let Step::Find(wanted) = step else { panic!("{step:?}") };
+        assert_eq!(wanted.encode("a\nb\n"), expected, "{mode}");
+    }
+}
+
 #[test]
 fn refusals_tell_no_path_of_ours() {
     let Step::Refuse { bytes, name } =
@@ -143,6 +159,7 @@ fn refusals_tell_no_path_of_ours() {
     assert_eq!((&bytes[4..], name.as_str()), (&b"no such file\0"[..], "x"));
 }
 
+// RFC 1350 section 7: an ERROR is neither acknowledged nor sent again.
 #[test]
 fn strays_and_garbage_meet_silence() {
     for bytes in [&b""[..], b"\0", b"\0\x04\0\x01", b"\0\x03\0\x01x", ABORT, b"\0\x09", b"GET /"] {

@@ -153,6 +153,12 @@ impl Transfer {
         }
     }
 
+    /// Whether the client has all that was sent and nothing to say until more is, but what it said before once more. Never
+    /// with windows: there the same ACK again means something, and when it came.
+    pub fn is_our_turn(&self) -> bool {
+        self.agreed.windowsize == 1 && self.base == self.sent && self.outcome.is_none()
+    }
+
     /// Sends again once the client has been silent for too long.
     pub fn handle_timeout(&mut self, now: Duration) {
         if self.outcome.is_some() || now < self.deadline {

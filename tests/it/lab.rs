@@ -12,12 +12,13 @@ pub(crate) mod process;
 pub(crate) mod wire;
 
 use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use net::{Namespace, wire};
-use process::{Done, Process, run};
+use process::{DEADLINE, Done, Process, run};
 
 pub(crate) const MASTER: &str = "192.168.10.1";
 pub(crate) const UPLINK: &str = "172.31.0.2";
@@ -259,11 +260,16 @@ impl Lab {
 
     /// `busybox udhcpd` at the switch.
     pub(crate) fn other_dhcp_server(&self) -> (Namespace, Process) {
-        let at = self.client_at((STRANGER, "192.168.10.250"));
+        self.other_dhcp_server_at("192.168.10.250", "192.168.10")
+    }
+
+    /// The same at another address, with those of a network to give.
+    pub(crate) fn other_dhcp_server_at(&self, address: &str, net: &str) -> (Namespace, Process) {
+        let at = self.client_at((STRANGER, address));
         let (conf, leases) = (self.path("udhcpd.conf"), self.path("udhcpd.leases"));
         std::fs::write(&leases, "").expect("leases");
         let text = format!(
-            "start 192.168.10.240\nend 192.168.10.245\ninterface eth0\nlease_file {}\npidfile {}\n",
+            "start {net}.240\nend {net}.245\ninterface eth0\nlease_file {}\npidfile {}\n",
             leases.display(),
             self.path("udhcpd.pid").display()
         );
@@ -306,11 +312,28 @@ pub(crate) fn curl(from: &Namespace, words: &[&str]) -> Done {
 
 /// The script that a machine ends up with: it may be told to look at its hardware first.
 pub(crate) fn script(from: &Namespace, mac: &str) -> String {
+    boots(from, mac);
     let url = format!("http://{MASTER}/ipxe/{}", mac.replace(':', "-"));
     let get = |url: &str| String::from_utf8(curl(from, &["--fail", url]).ok()).expect("text");
     let first = get(&url);
     // A processor of the second generation, with an Intel card.
     if first.contains("cpuid") { get(&format!("{url}/v2/018086100e")) } else { first }
+}
+
+/// A card's ROM asks for an address, and is answered. Nothing is installed on who did not boot.
+pub(crate) fn boots(from: &Namespace, mac: &str) {
+    let bytes = wire::discover(octets(mac));
+    from.enter(move || {
+        let kind = socket2::Type::DGRAM;
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None).expect("socket");
+        socket.set_reuse_address(true).expect("reuse");
+        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68).into()).expect("port 68");
+        let socket = UdpSocket::from(socket);
+        socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
+        socket.send_to(&bytes, (MASTER, 67)).expect("sent");
+        let mut buffer = [0; 1500];
+        undisturbed(|| socket.recv_from(&mut buffer)).expect("an offer");
+    });
 }
 
 /// The status code that `curl WORDS` gets.

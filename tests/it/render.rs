@@ -125,11 +125,19 @@ fn texts(cluster: &Cluster) -> BTreeMap<String, String> {
     for (name, mac, decision) in [
         ("install", node.mac, install(node)),
         ("probe", node.mac, Decision::Probe(node)),
-        ("local", node.mac, Decision::LocalBoot { node, drive: BiosDrive::FIRST, unfit: None }),
+        (
+            "local",
+            node.mac,
+            Decision::LocalBoot { node: Some(node), drive: BiosDrive::FIRST, unfit: None },
+        ),
         (
             "local-unfit",
             node.mac,
-            Decision::LocalBoot { node, drive: "0x81".parse().expect("drive"), unfit: Some(unfit) },
+            Decision::LocalBoot {
+                node: Some(node),
+                drive: "0x81".parse().expect("drive"),
+                unfit: Some(unfit),
+            },
         ),
         ("hold-unknown", stranger, Decision::Hold(Hold::Unknown)),
         ("hold-address", node.mac, Decision::Hold(Hold::OldAddress(node))),

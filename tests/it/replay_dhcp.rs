@@ -266,7 +266,7 @@ impl Expected {
         options
     }
 
-    /// In the order of protocols.md section 1.3.
+    /// 53 first, because some stacks look no further (23watejona/teatime-os#7); 82 last (RFC 3046 section 2.1).
     fn options(&self, ask: &Ask, sent: &Message) -> Vec<(u8, Vec<u8>)> {
         let master = self.master.octets().to_vec();
         let seconds = |seconds: u32| seconds.to_be_bytes().to_vec();

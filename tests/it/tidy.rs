@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 8] = [
         "stage",
     ],
     &["boot", "trust"],
-    &["artifacts", "escape", "firewall", "foreign", "grub", "ipxe", "kickstart"],
+    &["artifacts", "escape", "firewall", "foreign", "grub", "ipxe", "kickstart", "pxelinux"],
     &["arp", "dhcp", "http", "push", "setup", "tftp"],
     &["doctor", "master"],
     &["apply", "change", "host", "import", "journal", "repo", "sys"],

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,14 +130,16 @@ class Master:
     def serve(self) -> None:
         """Starts the server and waits until it serves."""
         log = self.log.open("ab")
+        before = log.tell()
         self.state.mkdir(mode=0o700, exist_ok=True)
         run("chown", "-R", f"{USER}:{GROUP}", self.state)
         self.process = net.start(net.MASTER, *AS_ITS_UNIT, BINARY, "--config", self.config, "--state", self.state, "serve", log=log)
 
         def serving():
+            said = self.log.read_bytes()[before:].decode(errors="replace")
             if self.process.poll() is not None:
-                raise LabError(f"rekindle ended at once: {self.log.read_text(errors='replace').strip()[-300:]}")
-            return re.search("serving (proxy )?DHCP", self.log.read_text(errors="replace"))
+                raise LabError(f"rekindle ended at once: {said.strip()[-300:]}")
+            return re.search("serving (proxy )?DHCP", said)
         wait_for("rekindle serves", 30, serving, every=0.1)
 
     def neighbours(self) -> None:
@@ -163,7 +166,18 @@ class Master:
 
     def stop(self) -> None:
         """Ends the server as systemd would, and its neighbours."""
-        for process in (self.process, self.sshd, self.internet):
+        self.end_of(self.process, self.sshd, self.internet)
+
+    def away(self, seconds: float) -> None:
+        """The server is not there for a while."""
+        self.end_of(self.process)
+        time.sleep(seconds)
+        self.serve()
+
+    @staticmethod
+    def end_of(*processes: subprocess.Popen | None) -> None:
+        """Ends those that run."""
+        for process in processes:
             if process and process.poll() is None:
                 process.terminate()
                 try:

@@ -65,6 +65,8 @@ class Hardware:
     old_devices: bool = False
     # The network card, when it is to be another one than goes with the disks.
     card: str = ""
+    # One more network card before it, with nothing at the other end of its cable.
+    spare_card: bool = False
     # UEFI that runs nothing but what is signed.
     secure_boot: bool = False
     # UEFI that boots from the network by HTTP alone.
@@ -143,6 +145,9 @@ class Vm:
                  "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
                  "-uuid", f"00000000-0000-4000-8000-{self.number:012x}", "-cpu", hardware.cpu,
                  "-netdev", f"tap,id=n0,ifname={self.tap},script=no,downscript=no"]
+        if hardware.spare_card:
+            words += ["-netdev", "hubport,id=n1,hubid=1", "-device",
+                      f"e1000,netdev=n1,mac=52:54:00:cc:bb:{self.number:02x},romfile="]
         kind = hardware.card or ("e1000" if hardware.old_devices else "virtio-net-pci")
         card = f"{kind},netdev=n0,mac={self.mac}"
         if hardware.firmware == "uefi":

@@ -113,7 +113,7 @@ pub(super) fn settings<'d>(
         None => base.packages.clone(),
         Some(list) => list.value.into_iter().filter_map(|text| package(reader, text)).collect(),
     };
-    let disk = disk(reader, table).unwrap_or_else(|| base.disk.clone());
+    let disk = disk(reader, table, &base.disk).unwrap_or_else(|| base.disk.clone());
     let hold_or_local = [("hold", UnfitPolicy::Hold), ("local", UnfitPolicy::Local)];
     let unfit = one_of(reader, table, "unfit", hold_or_local).unwrap_or(base.unfit);
     let orders = [("network", BootOrder::Network), ("disk", BootOrder::Disk)];
@@ -194,7 +194,8 @@ fn package<'d>(reader: &mut Reader<'d>, text: At<&'d str>) -> Option<String> {
     None
 }
 
-fn disk<'d>(reader: &mut Reader<'d>, table: &mut Table<'d>) -> Option<DiskRule> {
+/// Which disk, anew; but what is kept on it stays kept until `keep` itself says otherwise.
+fn disk<'d>(reader: &mut Reader<'d>, table: &mut Table<'d>, base: &DiskRule) -> Option<DiskRule> {
     let mut inner = reader.sub(table, "disk")?;
     let line = inner.line;
     let mut named = |key, like, more: &str| {
@@ -223,9 +224,13 @@ fn disk<'d>(reader: &mut Reader<'d>, table: &mut Table<'d>) -> Option<DiskRule> 
         reader
             .wrong(line, format!("`max_gib` is below `min_gib` ({min_gib}); no disk can be both"));
     }
-    let keep = reader.list(&mut inner, "keep").map_or_else(Vec::new, |list| list.value);
-    let keep: Vec<_> =
-        keep.into_iter().filter_map(|text| value(reader, text)).map(|at| at.value).collect();
+    let keep = match reader.list(&mut inner, "keep") {
+        None => base.keep.clone(),
+        Some(list) => {
+            let mounts = list.value.into_iter().filter_map(|text| value(reader, text));
+            mounts.map(|at| at.value).collect()
+        }
+    };
     let root_gib = reader.number(&mut inner, "root_gib", 4..=10_000).map(|at| at.value);
     if root_gib.is_some() && keep.is_empty() {
         reader.wrong(
@@ -235,7 +240,7 @@ fn disk<'d>(reader: &mut Reader<'d>, table: &mut Table<'d>) -> Option<DiskRule> 
     }
     let use_failing = reader.flag(&mut inner, "use_failing").is_some_and(|at| at.value);
     reader.finish(inner);
-    let root_gib = root_gib.unwrap_or(ROOT_GIB);
+    let root_gib = root_gib.unwrap_or(base.root_gib);
     Some(DiskRule { min_gib, max_gib, serial, wwn, model, path, keep, root_gib, use_failing })
 }
 

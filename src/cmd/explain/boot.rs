@@ -5,15 +5,20 @@ use serde_json::json;
 
 use super::super::{Files, Wrong, out};
 use crate::boot::{self, Decision, Hold};
+use crate::cluster::DhcpMode;
 use crate::mac::Mac;
 use crate::machine::{Arch, Asker, Loader, Machine};
 use crate::serve;
 use crate::site::Site;
 use crate::stage::State;
 
-/// The firmware that there are loaders for, and how it is called here.
-const FIRMWARE: [(Arch, &str); 3] =
-    [(Arch::Bios, "BIOS"), (Arch::UefiX64, "UEFI"), (Arch::UefiIa32, "32-bit UEFI")];
+/// The firmware that is known, and how it is called here.
+const FIRMWARE: [(Arch, &str); 4] = [
+    (Arch::Bios, "BIOS"),
+    (Arch::UefiX64, "UEFI"),
+    (Arch::UefiIa32, "32-bit UEFI"),
+    (Arch::UefiArm64, "64-bit ARM UEFI"),
+];
 
 /// What a machine gets when it boots from the network, and why
 #[derive(Debug, Args)]
@@ -69,6 +74,12 @@ impl BootArgs {
                 }
             });
         }
+        if let Some(node) = node.filter(|_| site.cluster.network().dhcp == DhcpMode::Proxy) {
+            lines.push(format!(
+                "  on the network's DHCP server {} is to be reserved for {mac}",
+                node.ip
+            ));
+        }
         if let Some(loader) = proven {
             lines.push(format!("  {loader} worked the last time"));
         }
@@ -99,7 +110,7 @@ fn told(site: &Site, state: &State, decision: &Decision<'_>) -> String {
         Decision::Probe(node) => {
             format!("its hardware is looked at, and {} is installed: that is allowed once", node.os)
         }
-        Decision::LocalBoot { node, .. } => {
+        Decision::LocalBoot { node: Some(node), .. } => {
             let stage = state.progress(node.mac).map(|progress| progress.stage.word());
             format!(
                 "it boots its own disk ({}); `rekindle node reinstall {}` allows to install it",
@@ -108,6 +119,7 @@ fn told(site: &Site, state: &State, decision: &Decision<'_>) -> String {
             )
         }
         Decision::Hold(Hold::OldAddress(_) | Hold::Unfit(..))
+        | Decision::LocalBoot { node: None, .. }
         | Decision::Install { .. }
         | Decision::Ignore(_)
         | Decision::Address

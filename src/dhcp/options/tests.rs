@@ -6,6 +6,7 @@ fn parse(vend: &[u8]) -> Options {
     Options::parse(vend, &[], &[])
 }
 
+// RFC 2132 sections 3.1 and 3.2.
 #[test]
 fn pads_are_skipped_and_the_end_ends() {
     let options = parse(&[0, 53, 1, 1, 0, 0, 12, 2, b'p', b'c', 255, 61, 1, 9]);
@@ -14,6 +15,7 @@ fn pads_are_skipped_and_the_end_ends() {
     assert_eq!(options.get(OptionCode::ClientIdentifier), None);
 }
 
+// RFC 2131 section 4.1 wants an END; what stands before it is no less true without.
 #[test]
 fn a_missing_end_is_no_loss() {
     assert_eq!(parse(&[53, 1, 3]).fixed(OptionCode::MessageType), Some([3]));
@@ -28,6 +30,7 @@ fn a_truncated_option_loses_only_itself() {
     }
 }
 
+// dhcproto 0.15 drops what stands behind such an option, or panics.
 #[test]
 fn options_that_dhcproto_chokes_on_hide_nothing() {
     // Non-UTF-8 host name, option 50 of length 3, 94 of length 2, 54 of length 0.
@@ -37,12 +40,14 @@ fn options_that_dhcproto_chokes_on_hide_nothing() {
     assert_eq!(options.fixed::<4>(OptionCode::ServerIdentifier), None);
 }
 
+// RFC 3396 section 7.
 #[test]
 fn options_of_one_code_belong_together_wherever_they_stand() {
     let options = parse(&[60, 3, b'P', b'X', b'E', 53, 1, 1, 60, 2, b'C', b'l']);
     assert_eq!(options.get(OptionCode::ClassIdentifier), Some(&b"PXECl"[..]));
 }
 
+// RFC 2131 section 4.1; edk2 reads them in the same order.
 #[test]
 fn overloaded_fields_are_read_file_first_and_only_when_announced() {
     let (file, sname) = ([12, 1, b'f', 255], [12, 1, b's', 61, 1, 7]);
@@ -58,6 +63,7 @@ fn overloaded_fields_are_read_file_first_and_only_when_announced() {
     assert_eq!(nested.get(OptionCode::Hostname), None, "announced in the wrong place");
 }
 
+// isc-dhcp, common/options.c: "Some broken clients NUL-terminate".
 #[test]
 fn trailing_nuls_are_no_part_of_a_text() {
     assert_eq!(

@@ -23,6 +23,7 @@ fn codes(bytes: &[u8]) -> Vec<u8> {
     crate::dhcp::options::walk(&bytes[240..]).map(|(code, _)| code).collect()
 }
 
+// 53 first: 23watejona/teatime-os#7. 82 last: RFC 3046 section 2.1.
 #[test]
 fn options_stand_in_the_order_that_small_stacks_need() {
     let mut kind = UEFI.to_vec();
@@ -34,6 +35,7 @@ fn options_stand_in_the_order_that_small_stacks_need() {
     );
 }
 
+// With 60 alone edk2 asks for a boot server and ends with PXE-E16 (PxeBcDhcp4.c; tests/captures/proto-B1.pcap).
 #[test]
 fn sixty_and_fortythree_go_together_or_not_at_all() {
     let both = |bytes: Vec<u8>| {
@@ -47,6 +49,7 @@ fn sixty_and_fortythree_go_together_or_not_at_all() {
     assert_eq!(both(encode(HTTP, Boot::Loader(Loader::SnponlyX64))), (true, false));
 }
 
+// ROMs swallow the byte behind option 67: netbootxyz/netboot.xyz#1198, dnsmasq rfc2131.c ("buggy PXE").
 #[test]
 fn sixtysix_and_sixtyseven_come_only_when_asked_for_and_end_with_nul() {
     let bytes = encode(ROM, Boot::Loader(Loader::Undionly));
@@ -60,6 +63,7 @@ fn sixtysix_and_sixtyseven_come_only_when_asked_for_and_end_with_nul() {
     assert!(!codes(&unasked).iter().any(|code| matches!(code, 66 | 67)));
 }
 
+// RFC 2131 section 2: 576 bytes of datagram is what every client takes.
 #[test]
 fn a_reply_fits_whatever_a_client_makes_us_echo() {
     let (long, longer) = ([7; 255], [9; 255]);

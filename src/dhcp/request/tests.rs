@@ -16,6 +16,8 @@ fn malformed(bytes: &[u8]) -> Malformed {
     Request::parse(bytes).unwrap_err()
 }
 
+// RFC 4578 section 2.1 with erratum 4624: 7 and 9 are swapped (xcat2/xcat-core#7645, opnsense/core#2223). Of several
+// codes the first known one, as in tinkerbell/smee.
 #[test]
 fn askers_are_told_apart() {
     assert_eq!(asker(ROM), Asker::Rom(Arch::Bios));
@@ -31,6 +33,7 @@ fn askers_are_told_apart() {
     assert_eq!(asker(&[(93, &[0, 99])]), Asker::Rom(Arch::Other(99)));
 }
 
+// iPXE sends option 77 as a bare text, RFC 3004 section 4 wants texts with lengths.
 #[test]
 fn ipxe_is_known_in_every_notation_of_its_class() {
     let ipxe = Asker::Ipxe { arch: Arch::Bios, http: true };
@@ -42,6 +45,7 @@ fn ipxe_is_known_in_every_notation_of_its_class() {
     }
 }
 
+// iPXE include/ipxe/features.h; the ROM of a card may be built without HTTP.
 #[test]
 fn ipxe_without_http_is_known_by_its_feature_list() {
     let with_features = |features: &'static [u8]| asker(&[(77, b"iPXE"), (175, features)]);
@@ -50,6 +54,7 @@ fn ipxe_without_http_is_known_by_its_feature_list() {
     assert_eq!(with_features(&[33, 1, 1, 19, 1, 1]), Asker::Ipxe { arch, http: true });
 }
 
+// RFC 2131 section 4.3.2 and table 5. Whoever asks for an address has none, whatever it wrote: dnsmasq zeroes it, too.
 #[test]
 fn requests_are_told_apart_by_the_state_of_their_sender() {
     let (server, ip) = (Ipv4Addr::new(192, 168, 10, 1), Ipv4Addr::new(192, 168, 10, 7));
@@ -83,6 +88,7 @@ fn servers_messages_are_not_for_us() {
     }
 }
 
+// dnsmasq (rfc2131.c, dhcp_reply) drops the same: addresses longer than chaddr, no cookie.
 #[test]
 fn what_is_no_request_is_named() {
     let good = packet(mac(1), &[(53, &[1])], ROM);
@@ -98,6 +104,7 @@ fn what_is_no_request_is_named() {
     assert_eq!(malformed(&with(good, 28, &[0; 6])), Malformed::NotACard);
 }
 
+// RFC 2132 section 9.10; edk2 sends 1472 in DISCOVER and its bytes swapped in REQUEST (every OVMF capture).
 #[test]
 fn the_size_a_client_takes_stays_within_reason() {
     let size = |value: &[u8]| parse(&[(57, value)], &[]).size_max;

@@ -44,6 +44,7 @@ fn beside_another_server_a_machine_is_told_what_to_boot_and_no_address() {
     }
 }
 
+// danderson/netboot, README.booting: UEFI takes a proxy's file only from port 4011.
 #[test]
 fn a_proxy_answers_uefi_at_the_boot_servers_port() {
     let own = SocketAddrV4::new(ip(10), 4011);

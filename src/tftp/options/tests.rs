@@ -16,6 +16,7 @@ fn said(options: &[(&str, u64)]) -> Vec<(String, u64)> {
     options.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 
+// RFC 2347.
 #[test]
 fn without_options_there_is_no_oack() {
     let agreed = agree(&[]);
@@ -23,13 +24,17 @@ fn without_options_there_is_no_oack() {
     assert!(agreed.oack.is_empty());
 }
 
+// Some ROMs give up over an OACK with something else in it: gagle/node-tftp#13, pypxe/PyPXE#125, troglobit/uftpd#43.
 #[test]
 fn options_come_back_as_they_were_spelled_and_ordered() {
     let asked = [("TSize", "0"), ("BLKSIZE", "1432"), ("windowsize", "4")];
     let agreed = said(&[("TSize", 70_000), ("BLKSIZE", 1432), ("windowsize", 4)]);
     assert_eq!(oack(&asked), agreed);
+    // Liberal in what is accepted: RFC 1123 section 1.2.2.
+    assert_eq!(oack(&[("blksize", " 1024 ")]), said(&[("blksize", 1024)]));
 }
 
+// RFC 2348, 2349 and 7440. dnsmasq clamps blksize to the MTU; tftpd took 8.58 GB for blksize 65464 in windows of 65535.
 #[test]
 fn sizes_stay_within_an_ethernet_frame_and_small_memory() {
     assert_eq!(oack(&[("blksize", "65464")]), said(&[("blksize", 1468)]));
@@ -39,6 +44,7 @@ fn sizes_stay_within_an_ethernet_frame_and_small_memory() {
     assert_eq!(agree(&[("timeout", "5")]).timeout, Some(Duration::from_secs(5)));
 }
 
+// RFC 2348: 8 to 65464; RFC 2349: 1 to 255; RFC 7440: 1 to 65535; RFC 2347: an option comes once.
 #[test]
 fn senseless_options_count_as_not_asked_for() {
     for (name, value) in [
@@ -58,6 +64,7 @@ fn senseless_options_count_as_not_asked_for() {
     assert_eq!(oack(&doubled), said(&[("blksize", 512)]));
 }
 
+// RFC 2349: tsize is for octet transfers.
 #[test]
 fn the_size_of_a_text_is_not_told() {
     let asked = [("tsize".to_owned(), "0".to_owned())];

@@ -21,6 +21,8 @@ fn a_request_with_options_is_read_in_order() {
     assert_eq!(read.asked, asked.map(|(name, value)| (name.to_owned(), value.to_owned())));
 }
 
+// Backslashes: shim. Capitals: dnsmasq's `--tftp-lowercase`. 0xFF: a ROM behind an option 67 without NUL,
+// netbootxyz/netboot.xyz#1198 and garybowers/bootimus#117.
 #[test]
 fn names_are_freed_of_what_roms_do_to_them() {
     for text in [
@@ -40,6 +42,7 @@ fn names_are_freed_of_what_roms_do_to_them() {
     assert_eq!(name(b"../etc/passwd"), "../etc/passwd", "refused later, not resolved");
 }
 
+// dnsmasq and async-tftp refuse what has more behind its end; a ROM cannot help it.
 #[test]
 fn the_end_of_a_request_may_be_missing_or_too_much() {
     for bytes in [
@@ -56,8 +59,10 @@ fn the_end_of_a_request_may_be_missing_or_too_much() {
         assert_eq!((read.name.as_str(), read.mode), ("a", Mode::Octet));
     }
     assert_eq!(read(b"\0\x01a\0octet\0blksize\x00512").asked.len(), 1);
+    assert_eq!(read(b"\0\x01a\0binary\0").mode, Mode::Octet, "as TFTP's programs call it");
 }
 
+// RFC 1350 section 5, RFC 2347.
 #[test]
 fn every_operation_is_known() {
     assert_eq!(Packet::parse(b"\0\x02a\0octet\0"), Ok(Packet::Write));
@@ -75,6 +80,7 @@ fn every_operation_is_known() {
     assert_eq!(Packet::parse(b"\0\x01\xff\0octet\0"), Err(Malformed::NoName));
 }
 
+// RFC 1350 section 5, RFC 2347.
 #[test]
 fn what_is_sent_looks_as_rfc_1350_draws_it() {
     let mut bytes = vec![9];

@@ -58,6 +58,7 @@ fn run(transfer: &mut Transfer, loss: u64, mut random: u64) -> Vec<u8> {
     got
 }
 
+// RFC 2347: ACK 0 answers the OACK.
 #[test]
 fn nothing_follows_the_oack_until_it_is_acknowledged() {
     let mut transfer = transfer(5000, &[("blksize", "512"), ("windowsize", "4")]);
@@ -72,6 +73,7 @@ fn without_options_data_comes_at_once() {
     assert_eq!(sent(&mut transfer(5000, &[])), [1]);
 }
 
+// The Sorcerer's Apprentice, RFC 1123 section 4.2.3.1.
 #[test]
 fn a_duplicate_ack_sends_nothing() {
     let mut transfer = transfer(5000, &[]);
@@ -84,6 +86,27 @@ fn a_duplicate_ack_sends_nothing() {
     }
 }
 
+// RFC 7440 section 4.
+#[test]
+fn it_is_our_turn_once_the_client_has_what_was_sent_and_never_with_windows() {
+    let mut lock_step = transfer(2000, &[]);
+    assert_eq!(sent(&mut lock_step), [1]);
+    for (block, is_our_turn) in [(0, false), (1, true)] {
+        lock_step.handle_packet(&ack(block), START);
+        assert_eq!(lock_step.is_our_turn(), is_our_turn, "after ACK {block}");
+    }
+    assert_eq!(sent(&mut lock_step), [2]);
+    lock_step.handle_packet(&ack(1), START);
+    assert!(!lock_step.is_our_turn(), "the ACK of block 2 may stand behind it");
+    lock_step.handle_timeout(START + Duration::from_secs(1));
+    assert!(!lock_step.is_our_turn(), "or it was late");
+
+    let mut window = transfer(5000, &[("windowsize", "4")]);
+    assert_eq!(sent(&mut window), [0]);
+    window.handle_packet(&ack(0), START);
+    assert!(!window.is_our_turn());
+}
+
 #[test]
 fn an_ack_inside_the_window_goes_back_to_the_block_behind_it() {
     let mut transfer = transfer(5000, &[("windowsize", "4")]);
@@ -94,6 +117,7 @@ fn an_ack_inside_the_window_goes_back_to_the_block_behind_it() {
     assert_eq!(sent(&mut transfer), [3, 4, 5, 6]);
 }
 
+// RFC 1350 section 6.
 #[test]
 fn content_that_fills_its_blocks_ends_with_an_empty_one() {
     let mut transfer = transfer(1024, &[]);
@@ -141,6 +165,7 @@ fn progress_makes_the_wait_short_again() {
     assert_eq!(transfer.poll_timeout(), Some(deadline + Duration::from_millis(500)));
 }
 
+// RFC 6298 section 2.
 #[test]
 fn the_wait_is_as_long_as_the_way() {
     let wait_after = |way_ms: u64| {
@@ -158,6 +183,7 @@ fn the_wait_is_as_long_as_the_way() {
     assert_eq!(wait_after(9000), 4000);
 }
 
+// Karn's algorithm, RFC 6298 section 3.
 #[test]
 fn what_was_sent_twice_measures_nothing() {
     let mut transfer = transfer(5000, &[]);
@@ -169,6 +195,7 @@ fn what_was_sent_twice_measures_nothing() {
     assert!(transfer.way.is_none());
 }
 
+// Fast retransmit, RFC 5681 section 3.2; once, or duplicates would feed each other (RFC 1123 section 4.2.3.1).
 #[test]
 fn in_a_window_the_same_ack_again_is_believed_once() {
     let mut transfer = transfer(20_000, &[("windowsize", "4")]);
@@ -219,6 +246,7 @@ fn an_ack_that_comes_after_the_rewind_still_counts() {
     assert_eq!(sent(&mut transfer), [2]);
 }
 
+// RFC 2349: 1 to 255 s.
 #[test]
 fn an_agreed_timeout_is_kept_within_limits() {
     let wait = |seconds| transfer(10, &[("timeout", seconds)]).poll_timeout().unwrap() - START;
@@ -226,6 +254,7 @@ fn an_agreed_timeout_is_kept_within_limits() {
     assert_eq!(wait("255"), Duration::from_secs(10));
 }
 
+// dnsmasq, tftp.c: "some clients never send it".
 #[test]
 fn a_last_block_that_is_never_acknowledged_counts_as_delivered() {
     let mut transfer = transfer(600, &[]);
@@ -246,6 +275,7 @@ fn a_last_block_that_is_never_acknowledged_counts_as_delivered() {
     );
 }
 
+// RFC 1350 section 7.
 #[test]
 fn a_client_that_never_answered_got_nothing() {
     let mut transfer = transfer(10, &[]);
@@ -255,6 +285,8 @@ fn a_client_that_never_answered_got_nothing() {
     assert_eq!(transfer.outcome(), Some(Outcome::Abandoned));
 }
 
+// RFC 1122 section 4.1.3.3: the kernel tells of ports that are closed. dnsmasq, tftp.c: some clients never acknowledge
+// the last block.
 #[test]
 fn a_port_that_closes_behind_the_last_block_has_it() {
     let closed_after = |acks: u16| {
@@ -271,6 +303,7 @@ fn a_port_that_closes_behind_the_last_block_has_it() {
     assert_eq!(closed_after(1), Some(Outcome::Delivered));
 }
 
+// RFC 1350 section 7; edk2 asks for the size this way (tests/captures/c-ovmf-virtio-snponly2025.pcap).
 #[test]
 fn an_error_ends_it_without_a_word() {
     let mut transfer = transfer(5000, &[("tsize", "0")]);
@@ -321,6 +354,7 @@ fn what_cannot_be_read_ends_a_burst_and_is_said_by_itself() {
     assert_eq!(transfer.poll_burst(&mut out), None);
 }
 
+// Numbers go on at 0, as in dnsmasq; iPXE reads that (net/udp/tftp.c).
 #[test]
 fn delivers_across_the_block_number_wrap() {
     for (blksize, window) in [("8", 1), ("8", 16)] {

@@ -191,8 +191,8 @@ fn values_are_checked_before_they_reach_a_script() {
     );
     wrong("unfit = \"wait\"", "14: `wait` is no `unfit`; write \"hold\" or \"local\"");
     wrong(
-        "loader = \"pxelinux.0\"",
-        "14: `pxelinux.0` is no loader; known are undionly.kpxe, ipxe.pxe, undionly.kkpxe, snponly.efi, ipxe.efi, ipxe-i386.efi, shimx64.efi",
+        "loader = \"pxelinux.1\"",
+        "14: `pxelinux.1` is no loader; known are undionly.kpxe, ipxe.pxe, undionly.kkpxe, pxelinux.0, snponly.efi, ipxe.efi, ipxe-i386.efi, shimx64.efi",
     );
     wrong(
         "disk = { min_gib = 0 }",
@@ -208,6 +208,16 @@ fn what_the_master_shares_is_not_kept_on_a_node() {
     let keep = "disk = { keep = [\"/home\"] }\n[home]\nnfs = true\n# The nodes.";
     sandbox.change("\n# The nodes.", keep);
     sandbox.check("check", "! rekindle: [DIR]/cluster.toml:17: `nfs` would hide the /home that `worker1` keeps; drop one of them\nexit 1\n");
+}
+
+#[test]
+fn a_node_with_a_disk_of_its_own_keeps_what_all_keep() {
+    let sandbox = Sandbox::new();
+    sandbox.change("\n# The nodes.", "disk = { keep = [\"/data\"] }\n# The nodes.");
+    sandbox
+        .also("ip = \"192.168.10.11\"\n", "ip = \"192.168.10.11\"\ndisk = { serial = \"S1\" }\n");
+    let told = sandbox.run("render kickstart worker2");
+    assert!(told.contains("\nKEEP=\"/data\"\n") && told.contains("S1"), "{told}");
 }
 
 #[test]

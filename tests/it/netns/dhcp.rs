@@ -1,8 +1,10 @@
 //! Addresses: what clients of today get, and that a machine nobody knows gets silence.
 
-use crate::lab::process::Process;
-use crate::lab::wire::Sniffer;
-use crate::lab::{ETH1, Lab, MASTER, NODE1, NODE2, STRANGER, lab, octets, status};
+use std::net::UdpSocket;
+
+use crate::lab::process::{DEADLINE, Process};
+use crate::lab::wire::{Sniffer, discover};
+use crate::lab::{ETH1, Lab, MASTER, NODE1, NODE2, STRANGER, lab, octets, status, undisturbed};
 
 const EVERYBODY: [u8; 6] = [255; 6];
 /// What makes udhcpc a boot program.
@@ -107,6 +109,30 @@ fn an_unknown_machine_that_does_not_boot_meets_silence_until_it_becomes_a_node()
     // The very same run of the client, and of the server.
     udhcpc.wait_for(&lease("192.168.10.77", "n77"));
     assert!(server.is_running());
+}
+
+// RFC 2131 section 4.1, RFC 3046 section 2.2; Linux' own relays and switches do it this way.
+#[test]
+fn a_relay_is_answered_at_its_own_port_with_its_own_option() {
+    let lab = lab!();
+    let _server = lab.serve();
+    let relay = lab.client_at((STRANGER, "192.168.10.2"));
+    let mut request = discover(octets(NODE1.0));
+    request[24..28].copy_from_slice(&[192, 168, 10, 2]);
+    let end = request.iter().rposition(|byte| *byte == 255).expect("an end");
+    request[end..end + 6].copy_from_slice(&[82, 3, 1, 1, 7, 255]);
+    let answer = relay.enter(|| {
+        let socket = UdpSocket::bind("0.0.0.0:67").expect("socket");
+        socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
+        socket.send_to(&request, (MASTER, 67)).expect("sent");
+        let mut buffer = [0; 1500];
+        let (len, from) = undisturbed(|| socket.recv_from(&mut buffer)).expect("an answer");
+        assert_eq!(from.port(), 67);
+        buffer[..len].to_vec()
+    });
+    assert_eq!(answer[16..20], [192, 168, 10, 10], "the node's own address");
+    let end = answer.iter().rposition(|byte| *byte == 255).expect("an end");
+    assert_eq!(answer[end - 5..end], [82, 3, 1, 1, 7]);
 }
 
 #[test]

@@ -32,6 +32,26 @@ fn an_interface_that_leads_outside_is_refused_until_its_owner_insists() {
     stop(&server);
 }
 
+// Somebody exchanged the cables, and a DHCP client on the master took what it got.
+#[test]
+fn an_interface_that_begins_to_lead_outside_is_not_served_any_more() {
+    let lab = lab!();
+    let server = lab.serve();
+    let route = |what: &str| {
+        lab.master.ip(&format!("route {what} default via 192.168.10.250 dev eth1 metric 5"));
+    };
+    route("add");
+    server.wait_for("eth1 carries a default route now");
+    let client = lab.client(NODE1.0);
+    let asked = run(client
+        .command("busybox")
+        .args(["udhcpc", "-n", "-q", "-t", "2", "-T", "1", "-i", "eth0"]));
+    assert_ne!(asked.code, Some(0), "{}", asked.err);
+    route("del");
+    server.wait_for("serving DHCP again");
+    lab.udhcpc(&client, &["-q"]).wait_for("GOT ip=192.168.10.10");
+}
+
 #[test]
 fn the_uplink_by_mistake_is_refused() {
     let lab = lab!();
@@ -109,6 +129,23 @@ fn beside_another_server_on_the_wire_ours_is_silent_until_that_one_is_gone() {
     other.signal("KILL");
     server.wait_for("is gone: serving DHCP again");
     lab.udhcpc(&client, &["-q"]).wait_for("GOT ip=192.168.10.10");
+}
+
+// What most other servers are: a router for the home, with its own network, while the master's packet filter lets in
+// nothing but its own.
+#[test]
+fn a_router_with_a_network_of_its_own_is_noticed_behind_the_masters_packet_filter() {
+    let lab = lab!();
+    let rules = "table inet filter {\n chain input {\n  type filter hook input priority 0; policy drop;\n  \
+                 iif lo accept\n  ip saddr 192.168.10.0/24 accept\n }\n}\n";
+    std::fs::write(lab.path("rules"), rules).expect("rules");
+    run(lab.master.command("nft").arg("-f").arg(lab.path("rules"))).ok();
+    run(lab.master.command("sysctl").args(["-q", "-w", "net.ipv4.conf.all.rp_filter=1"])).ok();
+    let (_at, other) = lab.other_dhcp_server_at("10.99.0.1", "10.99.0");
+    let server = Process::start(&mut lab.command(&["serve"]));
+    server.wait_for("another DHCP server answers on eth1: 10.99.0.1");
+    other.signal("KILL");
+    server.wait_for("is gone: serving DHCP again");
 }
 
 #[test]

@@ -1,18 +1,21 @@
 //! A room that is switched on at once. Of 250 machines a usual server's socket holds the questions of half, and the others
 //! ask again seconds later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, UdpSocket};
+use std::ops::Range;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lab::process::DEADLINE;
 use crate::lab::wire::discover;
-use crate::lab::{Lab, MASTER, STRANGER, lab};
+use crate::lab::{Lab, MASTER, NODE1, STRANGER, lab};
 
 /// More than anybody has.
 const NODES: u16 = 1000;
+/// A room whose owner has added nobody yet.
+const STRANGERS: u16 = 250;
 
 fn mac(number: u16) -> [u8; 6] {
     let [high, low] = number.to_be_bytes();
@@ -30,7 +33,8 @@ fn widen(lab: &Lab) {
     let text = lab.config();
     let (head, _) = text.split_once("\n[[node]]").expect("nodes");
     let head = head.replace(&format!("{MASTER}/24"), &format!("{MASTER}/20"));
-    let mut text = head.replace("192.168.10.10-192.168.10.99", "192.168.0.1-192.168.9.254");
+    let head = head.replace("192.168.10.10-192.168.10.99", "192.168.0.1-192.168.9.254");
+    let mut text = head.replace("192.168.10.200-192.168.10.240", "192.168.11.0-192.168.12.255");
     for number in 0..NODES {
         let [a, b, c, d, e, f] = mac(number);
         let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
@@ -43,35 +47,41 @@ fn widen(lab: &Lab) {
 }
 
 /// A socket that hears every answer, however many come at once.
-fn client_socket() -> UdpSocket {
+fn client_socket(port: u16) -> UdpSocket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).expect("socket");
     socket.bind_device(Some(b"eth0")).expect("card");
     socket.set_broadcast(true).expect("broadcast");
     setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).expect("buffer");
-    let any = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68);
+    let any = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
     socket.bind(&any.into()).expect("port");
     socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
     socket.into()
 }
 
-/// All ask, none asks again: who is offered the address that is its own.
-fn answered(socket: &UdpSocket, count: u16) -> BTreeSet<u16> {
-    for number in 0..count {
-        let sent = socket.send_to(&discover(mac(number)), (Ipv4Addr::BROADCAST, 67));
-        sent.expect("sent");
+/// All ask, none asks again: who is offered which address.
+fn offers(
+    socket: &UdpSocket,
+    numbers: Range<u16>,
+    relay: Option<Ipv4Addr>,
+) -> BTreeMap<u16, Ipv4Addr> {
+    let to = if relay.is_some() { MASTER.parse().expect("address") } else { Ipv4Addr::BROADCAST };
+    for number in numbers.clone() {
+        let mut request = discover(mac(number));
+        request[24..28].copy_from_slice(&relay.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
+        socket.send_to(&request, (to, 67)).expect("sent");
     }
-    let mut answered = BTreeSet::new();
+    let mut offered = BTreeMap::new();
     let mut buffer = [0; 1500];
-    while answered.len() < usize::from(count) {
+    while offered.len() < numbers.len() {
         // Silence until the deadline: somebody was left out.
         let Ok(len) = socket.recv(&mut buffer) else { break };
         let offer = &buffer[..len];
         let number = u16::from_be_bytes([offer[32], offer[33]]);
         assert_eq!(offer[28..32], mac(number)[..4]);
-        assert_eq!(offer[16..20], node_ip(number).octets());
-        answered.insert(number);
+        let address: [u8; 4] = offer[16..20].try_into().expect("an address");
+        offered.insert(number, address.into());
     }
-    answered
+    offered
 }
 
 #[test]
@@ -81,10 +91,21 @@ fn of_so_many_machines_at_once_each_is_answered_the_first_time() {
     let _server = lab.serve_alone();
     let client = lab.client(STRANGER);
     client.enter(|| {
-        let socket = client_socket();
+        let socket = client_socket(68);
+        let expected = |count| (0..count).map(|it| (it, node_ip(it))).collect::<BTreeMap<_, _>>();
         for count in [32, 250, NODES] {
-            let answered = answered(&socket, count);
-            assert_eq!(answered.len(), usize::from(count), "of {count}");
+            assert_eq!(offers(&socket, 0..count, None), expected(count), "of {count}");
         }
+        // Nobody knows these: the wire is asked for each one's address first.
+        let offered = offers(&socket, NODES..NODES + STRANGERS, None);
+        assert_eq!(offered.len(), usize::from(STRANGERS));
+        let addresses: BTreeSet<_> = offered.values().collect();
+        assert_eq!(addresses.len(), offered.len(), "each has its own");
+    });
+    let relay = lab.client_at(NODE1);
+    relay.enter(|| {
+        let own = NODE1.1.parse().expect("address");
+        let offered = offers(&client_socket(67), 0..NODES, Some(own));
+        assert_eq!(offered.len(), usize::from(NODES), "behind a relay");
     });
 }

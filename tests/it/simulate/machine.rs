@@ -1,4 +1,4 @@
-//! One machine between its power button and its installed system: a BIOS with a PXE ROM, iPXE, an installer. It knows
+//! One machine between its power button and its installed system: a BIOS with a PXE ROM, or UEFI, iPXE, an installer. It knows
 //! nothing of how the master works: it asks, waits, asks again, and gives up as old firmware does.
 
 use std::net::Ipv4Addr;
@@ -55,6 +55,33 @@ pub(super) enum Act {
     },
     /// It does nothing for so many milliseconds, unless something arrives.
     Wait(u64),
+}
+
+/// What it has in place of an operating system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Firmware {
+    /// Reads block by block.
+    Bios,
+    /// Asks for the size, aborts, and reads in windows, as edk2 does.
+    Uefi,
+}
+
+impl Firmware {
+    /// What it is sent first.
+    pub(super) fn first_loader(self) -> Loader {
+        match self {
+            Self::Bios => Loader::Undionly,
+            Self::Uefi => Loader::SnponlyX64,
+        }
+    }
+
+    /// Blocks that it acknowledges together.
+    fn window(self) -> usize {
+        match self {
+            Self::Bios => 1,
+            Self::Uefi => 4,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,12 +153,15 @@ pub(super) struct Machine {
     xid: [u8; 4],
     tries: u32,
     next_port: u16,
-    /// Nothing is heard from it in this one.
-    hangs_in: Option<Loader>,
+    firmware: Firmware,
+    /// It asks for the size first.
+    probes: bool,
+    /// Nothing is heard from it in its first loader.
+    hangs: bool,
 }
 
 impl Machine {
-    pub(super) fn new(mac: Mac, seed: u64, hangs_in: Option<Loader>) -> Self {
+    pub(super) fn new(mac: Mac, seed: u64, firmware: Firmware, hangs: bool) -> Self {
         Self {
             mac,
             epoch: 0,
@@ -142,7 +172,9 @@ impl Machine {
             xid: [0; 4],
             tries: 0,
             next_port: 2000,
-            hangs_in,
+            firmware,
+            probes: false,
+            hangs,
         }
     }
 
@@ -207,7 +239,7 @@ impl Machine {
         self.xid = self.random.next().to_be_bytes()[..4].try_into().expect("four bytes");
         self.epoch += 1;
         self.phase = Phase::Discover(program);
-        let bytes = dhcp(self.mac, self.xid, program, &[(53, vec![DISCOVER])]);
+        let bytes = self.dhcp(program, &[(53, vec![DISCOVER])]);
         vec![Act::Dhcp(bytes), Act::Wait((2 * SECOND) << self.tries.min(4))]
     }
 
@@ -216,7 +248,31 @@ impl Machine {
         self.phase = Phase::Request { program, ip, server };
         let options =
             [(53, vec![REQUEST]), (50, ip.octets().to_vec()), (54, server.octets().to_vec())];
-        vec![Act::Dhcp(dhcp(self.mac, self.xid, program, &options)), Act::Wait(4 * SECOND)]
+        vec![Act::Dhcp(self.dhcp(program, &options)), Act::Wait(4 * SECOND)]
+    }
+
+    /// BOOTP's header and the options that go with each program, for firmware as of 2008.
+    fn dhcp(&self, program: Program, options: &[(u8, Vec<u8>)]) -> Vec<u8> {
+        let mut bytes = header(1, self.mac, self.xid, Ipv4Addr::UNSPECIFIED);
+        let mut all = options.to_vec();
+        let arch: u8 = match self.firmware {
+            Firmware::Bios => 0,
+            Firmware::Uefi => 7,
+        };
+        all.push((60, format!("PXEClient:Arch:{arch:05}:UNDI:002001").into_bytes()));
+        all.push((93, vec![0, arch]));
+        all.push((94, vec![1, 2, 1]));
+        all.push((55, vec![1, 3, 6, 12, 15, 43, 60, 66, 67]));
+        if program == Program::Ipxe {
+            all.push((77, b"iPXE".to_vec()));
+            all.push((175, vec![19, 1, 1, 33, 1, 1]));
+        }
+        for (code, value) in all {
+            bytes.extend([code, u8::try_from(value.len()).expect("short")]);
+            bytes.extend(value);
+        }
+        bytes.push(255);
+        bytes
     }
 
     /// Asks for the file, or says again what it has of it.
@@ -224,13 +280,24 @@ impl Machine {
         self.epoch += 1;
         let say = match from {
             None => {
-                let request = format!("\0\x01{file}\0octet\0tsize\x000\0blksize\0{BLOCK}\0");
+                let options = match self.firmware {
+                    Firmware::Bios => "tsize\x000\0",
+                    Firmware::Uefi if self.probes => "tsize\x000\0windowsize\x004\0",
+                    Firmware::Uefi => "windowsize\x004\0",
+                };
+                let request = format!("\0\x01{file}\0octet\0{options}blksize\0{BLOCK}\0");
                 Act::Tftp { port, bytes: request.into_bytes() }
             }
             Some(to) => Act::Transfer { to, bytes: ack(got.len() / BLOCK) },
         };
         self.phase = Phase::Load { file, port, from, got };
         vec![say, Act::Wait(4 * SECOND)]
+    }
+
+    /// Asks for the file from a port of its own.
+    fn load_anew(&mut self, file: String) -> Vec<Act> {
+        self.next_port = self.next_port.wrapping_add(1).max(2000);
+        self.load(file, self.next_port, None, vec![])
     }
 
     fn get(&mut self, path: String) -> Vec<Act> {
@@ -313,8 +380,8 @@ impl Machine {
                 self.tries = 0;
                 match program {
                     Program::Rom => {
-                        self.next_port = self.next_port.wrapping_add(1).max(2000);
-                        self.load(message.file, self.next_port, None, vec![])
+                        self.probes = self.firmware == Firmware::Uefi;
+                        self.load_anew(message.file)
                     }
                     Program::Ipxe => {
                         let path = message.file.strip_prefix(&format!("http://{MASTER}"));
@@ -336,6 +403,13 @@ impl Machine {
     ) -> Vec<Act> {
         let number = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
         match bytes[1] {
+            6 if self.probes => {
+                self.probes = false;
+                let abort = b"\0\x05\0\x08User aborted the transfer\0".to_vec();
+                let mut acts = self.load_anew(file);
+                acts.insert(0, Act::Transfer { to: from, bytes: abort });
+                acts
+            }
             3 if number == got.len() / BLOCK + 1 => {
                 let data = &bytes[4..];
                 got.extend(data);
@@ -343,8 +417,8 @@ impl Machine {
                 if data.len() < BLOCK {
                     assert!(got == content(), "{file} is not what it should be");
                     let last = Act::Transfer { to: from, bytes: ack(number) };
-                    let hangs = self.hangs_in.is_some_and(|loader| loader.file_name() == file);
-                    let mut acts = if hangs {
+                    let is_first = self.firmware.first_loader().file_name() == file;
+                    let mut acts = if self.hangs && is_first {
                         // Until somebody sees it, and switches it off and on.
                         let unseen = 150 * SECOND + self.random.next() % (300 * SECOND);
                         self.enter(Phase::Pause, unseen)
@@ -354,7 +428,11 @@ impl Machine {
                     acts.insert(0, last);
                     return acts;
                 }
-                self.load(file, port, Some(from), got)
+                if number.is_multiple_of(self.firmware.window()) {
+                    return self.load(file, port, Some(from), got);
+                }
+                self.phase = Phase::Load { file, port, from: Some(from), got };
+                vec![]
             }
             // An old one, or the answer to its options: what it has is said again.
             3 | 6 => self.load(file, port, Some(from), got),
@@ -437,26 +515,6 @@ pub(super) fn read(bytes: &[u8]) -> Asked {
     let message = Message::read(bytes);
     let kind = message.option(53).expect("a kind")[0];
     Asked { mac: message.mac(), kind, server: message.ip(54), xid: message.xid }
-}
-
-/// BOOTP's header and the options that go with each program, for firmware as of 2008.
-fn dhcp(mac: Mac, xid: [u8; 4], program: Program, options: &[(u8, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = header(1, mac, xid, Ipv4Addr::UNSPECIFIED);
-    let mut all = options.to_vec();
-    all.push((60, b"PXEClient:Arch:00000:UNDI:002001".to_vec()));
-    all.push((93, vec![0, 0]));
-    all.push((94, vec![1, 2, 1]));
-    all.push((55, vec![1, 3, 6, 12, 15, 43, 60, 66, 67]));
-    if program == Program::Ipxe {
-        all.push((77, b"iPXE".to_vec()));
-        all.push((175, vec![19, 1, 1, 33, 1, 1]));
-    }
-    for (code, value) in all {
-        bytes.extend([code, u8::try_from(value.len()).expect("short")]);
-        bytes.extend(value);
-    }
-    bytes.push(255);
-    bytes
 }
 
 fn header(op: u8, mac: Mac, xid: [u8; 4], yiaddr: Ipv4Addr) -> Vec<u8> {
